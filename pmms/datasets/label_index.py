@@ -1,0 +1,146 @@
+"""What each label map of a folder contains, read once with a few threads and kept in a small file.
+
+An episode asks for images of a class, and a class's images are known only after all label maps were
+decoded. 12,031 maps of VOC take seconds; the index file makes the next start immediate.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+_LABELS = 256
+
+
+class LabelIndex(NamedTuple):
+    """One row per label map, in the order of the list it was made from.
+
+    Attributes:
+        sizes: int32 (N, 2), height and width in pixels.
+        pixels: int32 (N, 256), number of pixels of each label.
+        checksums: uint32 (N,), CRC-32 of the decoded labels, row by row.
+    """
+
+    sizes: np.ndarray
+    pixels: np.ndarray
+    checksums: np.ndarray
+
+
+def open_image(path: Path) -> Image.Image:
+    """The decoded picture in the file's own mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or no picture; names the file.
+    """
+    data = path.read_bytes()
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    # Pillow reports a damaged PNG as SyntaxError, a truncated JPEG as OSError.
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"cannot decode {path} ({len(data)} bytes): {error}; "
+            "copy it or unpack its archive again"
+        ) from error
+    return image
+
+
+def open_labels(path: Path) -> Image.Image:
+    """A label map whose pixel VALUES are labels: a palette or grey PNG with 8 bits.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or has colours instead of labels; names the file.
+    """
+    image = open_image(path)
+    if image.mode not in ("P", "L"):
+        raise ValueError(
+            f"{path} is no label map: expected a palette or 8-bit grey PNG (mode P or L), got mode "
+            f"{image.mode}; save the labels themselves, not their colours"
+        )
+    return image
+
+
+def label_index(paths: Sequence[Path], cache: Path) -> LabelIndex:
+    """Index of the label maps at ``paths``, taken from the file ``cache`` while that is current.
+
+    It is current while names, sizes and modification times of all maps are as they were; otherwise,
+    or if it cannot be read, the maps are decoded and the file is replaced in one step. A folder
+    that cannot be written is reported by a UserWarning, and the index is used all the same.
+
+    Raises:
+        FileNotFoundError: a map is missing.
+        ValueError: a map is damaged or no label map; names the file.
+    """
+    stamp = _stamp(paths)
+    index = _load(cache, stamp)
+    if index is None:
+        index = _build(paths)
+        try:
+            _save(index, cache, stamp)
+        except OSError as error:
+            warnings.warn(
+                f"the index of {len(paths)} label maps could not be written to {cache} ({error}), "
+                "so the next start decodes them again; give a writable cache folder",
+                stacklevel=2,
+            )
+    return index
+
+
+def _stamp(paths: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        state = path.stat()
+        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _build(paths: Sequence[Path]) -> LabelIndex:
+    # Pillow decodes without the interpreter lock, so threads serve as well as processes.
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+        rows = list(pool.map(_row, paths))
+    sizes, pixels, checksums = zip(*rows, strict=True)
+    return LabelIndex(
+        np.array(sizes, dtype=np.int32),
+        np.array(pixels, dtype=np.int32),
+        np.array(checksums, dtype=np.uint32),
+    )
+
+
+def _row(path: Path) -> tuple[tuple[int, int], list[int], int]:
+    labels = open_labels(path)
+    return (labels.height, labels.width), labels.histogram(), zlib.crc32(labels.tobytes())
+
+
+def _load(cache: Path, stamp: str) -> LabelIndex | None:
+    """The kept index, or None where there is none, or an old or a damaged one."""
+    try:
+        with np.load(cache, allow_pickle=False) as kept:
+            if str(kept["stamp"]) != stamp:
+                return None
+            index = LabelIndex(kept["sizes"], kept["pixels"], kept["checksums"])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    return index if index.pixels.shape == (len(index.sizes), _LABELS) else None
+
+
+def _save(index: LabelIndex, cache: Path, stamp: str) -> None:
+    """Write beside the target, then rename: a reader finds the old file, the new one or none."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache.with_name(f".{cache.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(file, stamp=np.array(stamp), **index._asdict())
+        partial.replace(cache)
+    finally:
+        partial.unlink(missing_ok=True)
