@@ -101,7 +101,7 @@ def fit_mixture(
             samples, negative weights and weights that are all zero. On an accelerator the latter
             checks are asynchronous assertions, so that the host never waits.
     """
-    _check_settings(samples, weights, k=k, kernel=kernel, kappa=kappa, n_iter=n_iter)
+    _check_settings(samples, weights, k=k, kernel=kernel, kappa=kappa, n_iter=n_iter, init=init)
     with torch.autocast(samples.device.type, enabled=False):
         samples = samples.to(torch.promote_types(samples.dtype, torch.float32))
         if weights is None:
@@ -340,7 +340,14 @@ def _require(condition: Tensor, message: str) -> None:
 
 
 def _check_settings(
-    samples: Tensor, weights: Tensor | None, *, k: int, kernel: str, kappa: float, n_iter: int
+    samples: Tensor,
+    weights: Tensor | None,
+    *,
+    k: int,
+    kernel: str,
+    kappa: float,
+    n_iter: int,
+    init: str | Tensor,
 ) -> None:
     if samples.ndim != 3 or 0 in samples.shape or not samples.is_floating_point():
         raise ValueError(
@@ -356,6 +363,8 @@ def _check_settings(
         raise ValueError(f"k must be at least 1 and n_iter at least 0, got k={k}, n_iter={n_iter}")
     if kernel not in KERNELS:
         raise ValueError(f"kernel must be one of {KERNELS}, got {kernel!r}")
+    if not isinstance(init, Tensor) and init not in INITS:
+        raise ValueError(f"init must be one of {INITS} or a tensor of starting means, got {init!r}")
     if not (kappa > 0 and math.isfinite(kappa)):
         raise ValueError(f"kappa must be a finite number above 0, got {kappa}")
     if kernel == "vmf" and samples.shape[2] < 2:
