@@ -47,7 +47,8 @@ class Mixture(NamedTuple):
         log_likelihood: (B, n_iter + 1) weighted log-likelihood in nats, before the first iteration
             and after each.
         n_iter: EM iterations done.
-        converged: (B,) bool, whether the last iteration gained less than 1e-4 nats per unit weight.
+        converged: (B,) bool, whether the last iteration gained less than 1e-4 nats per unit weight;
+            False without iterations.
     """
 
     means: Tensor
@@ -132,8 +133,8 @@ def fit_mixture(
             log_likelihood.isfinite().all(),
             "the samples hold NaN or infinite values; look at the features that were given to EM",
         )
-        gain = log_likelihood[:, -1] - log_likelihood[:, -2] if n_iter else samples.new_tensor(1.0)
-        converged = (gain < 1e-4 * weights.sum(dim=1)).expand(samples.shape[0])
+        before = log_likelihood[:, -2] if n_iter else -torch.inf
+        converged = log_likelihood[:, -1] - before < 1e-4 * weights.sum(dim=1)
         return Mixture(means, resp.transpose(1, 2), log_likelihood, n_iter, converged)
 
 
