@@ -271,7 +271,7 @@ def _e_step(samples: Tensor, means: Tensor, kernel: str, kappa: float) -> tuple[
     K comes before N: a softmax over three rows of N numbers is much faster than over N rows of 3.
     """
     if kernel == "vmf":
-        scores = kappa * (F.normalize(means, dim=2, eps=1e-6) @ samples.transpose(1, 2))
+        scores = kappa * (F.normalize(means, dim=2) @ samples.transpose(1, 2))
         offset = 0.0
     else:
         half_norms = means.square().sum(dim=2, keepdim=True) / 2
