@@ -315,9 +315,12 @@ def _log_bessel_i(order: float, x: float) -> float:
     about that variance, so a few hundred beyond the peak are enough for float64.
     """
     peak = (math.hypot(order, x) - order) / 2
-    m = torch.arange(int(peak + 40 * math.sqrt(peak + 1) + 40), dtype=torch.float64)
-    terms = (2 * m + order) * math.log(x / 2) - torch.lgamma(m + 1) - torch.lgamma(m + order + 1)
-    return terms.logsumexp(dim=0).item()
+    terms = [
+        (2 * m + order) * math.log(x / 2) - math.lgamma(m + 1) - math.lgamma(m + order + 1)
+        for m in range(int(peak + 40 * math.sqrt(peak + 1) + 40))
+    ]
+    largest = max(terms)
+    return largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
 
 
 def _given_means(init: Tensor, samples: Tensor, k: int) -> Tensor:
