@@ -292,7 +292,7 @@ def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor)
     surprise = torch.where(weights > 0, log_density, torch.inf)
     worst = surprise.topk(min(k, samples.shape[1]), dim=1, largest=False).indices
     # With more empty prototypes than samples with weight, the last of those serves several times.
-    last = (weights > 0).sum(dim=1, keepdim=True).clamp(max=worst.shape[1]) - 1
+    last = (weights > 0).sum(dim=1, keepdim=True).clamp(1, worst.shape[1]) - 1
     rank = torch.minimum((empty.cumsum(dim=1) - 1).clamp(min=0), last)
     seeds = samples.gather(1, worst.gather(1, rank).unsqueeze(2).expand_as(means))
     return torch.where(empty.unsqueeze(2), seeds, means)
