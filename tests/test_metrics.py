@@ -71,6 +71,7 @@ masks = st.integers(1, 4).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(masks)
 def test_counts_add_up_to_the_judged_pixels(pair):
     prediction, target = (torch.tensor(m).reshape(-1, 5, 6) for m in pair)
@@ -82,6 +83,7 @@ def test_counts_add_up_to_the_judged_pixels(pair):
     assert (neither <= background).all()
 
 
+@settings(deadline=None)
 @given(masks)
 def test_counts_agree_with_scikit_learn(pair):
     prediction, target = (torch.tensor(m).reshape(-1, 5, 6) for m in pair)
@@ -95,6 +97,7 @@ def test_counts_agree_with_scikit_learn(pair):
             assert float(row[2] / row[3]) == pytest.approx(expected)
 
 
+@settings(deadline=None)
 @given(masks)
 def test_swapping_foreground_and_background_swaps_the_columns(pair):
     prediction, target = (torch.tensor(m).reshape(-1, 5, 6) for m in pair)

@@ -7,6 +7,7 @@ decoded. 12,031 maps of VOC take seconds; the index file makes the next start im
 import hashlib
 import io
 import os
+import uuid
 import warnings
 import zipfile
 import zlib
@@ -125,7 +126,7 @@ def _row(path: Path) -> tuple[tuple[int, int], list[int], int]:
 def _load(cache: Path, stamp: str) -> LabelIndex | None:
     """The kept index, or None where there is none, or an old or a damaged one."""
     try:
-        with np.load(cache, allow_pickle=False) as kept:
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as kept:
             if str(kept["stamp"]) != stamp:
                 return None
             index = LabelIndex(kept["sizes"], kept["pixels"], kept["checksums"])
@@ -137,7 +138,7 @@ def _load(cache: Path, stamp: str) -> LabelIndex | None:
 def _save(index: LabelIndex, cache: Path, stamp: str) -> None:
     """Write beside the target, then rename: a reader finds the old file, the new one or none."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f".{cache.name}.{os.getpid()}.part")
+    partial = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.part")
     try:
         with partial.open("wb") as file:
             np.savez_compressed(file, stamp=np.array(stamp), **index._asdict())
