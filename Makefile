@@ -1,0 +1,83 @@
+# make help lists the targets. Python 3.11 or later, pip and make are all that has to be there.
+#
+#   VENV=.venv        environment to make and use; VENV= (empty) uses the active one as it is
+#   PYTHON=python3    interpreter that makes the environment, or that of the active one
+#   TORCH_INDEX=URL   package index to take torch and torchvision from, such as PyTorch's own
+#                     index of CPU builds, which are a tenth of the size
+#   WORKERS=2         processes of the package tests
+
+VENV = .venv
+PYTHON = python3
+TORCH_INDEX =
+WORKERS = 2
+
+EXTRAS = book,test
+
+# Modules are run by the interpreter of the environment: its scripts break where a path has spaces.
+ifeq ($(strip $(VENV)),)
+PY = "$(PYTHON)"
+READY =
+else
+PY = "$(VENV)/bin/python"
+READY = $(VENV)/.ready
+endif
+
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+BENCHMARKS = $(wildcard benchmarks/bench_*.py)
+
+.PHONY: help setup book html notebooks test lint lab bench clean
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+ifeq ($(strip $(VENV)),)
+setup:  ## install what is needed, into .venv (VENV= : into the active environment)
+	$(install)
+else
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit( \
+	  f"Python 3.11 or later is needed, this is {v.major}.{v.minor}: make PYTHON=/path/to/another")'
+	test -x "$(VENV)/bin/python" || "$(PYTHON)" -m venv "$(VENV)"
+	$(install)
+	@touch "$@"
+endif
+
+# With TORCH_INDEX first torch alone: that index need not have everything else.
+define install
+	$(if $(TORCH_INDEX),$(PY) -m pip install --no-deps -c constraints.txt --index-url "$(TORCH_INDEX)" torch torchvision)
+	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e ".[$(EXTRAS)]"
+endef
+
+book: $(READY)  ## run all notebooks and build the HTML book
+	$(PY) book/tools/run_notebooks.py --output-dir build/notebooks
+	$(PY) book/tools/build_book.py --notebooks build/notebooks --output build/book
+
+html: $(READY)  ## build the HTML book from the notebooks as committed, without running them
+	$(PY) book/tools/build_book.py --output build/book
+
+notebooks: $(READY)  ## run all notebooks and write their outputs into notebooks/
+	$(PY) book/tools/run_notebooks.py --in-place
+
+test: $(READY)  ## package tests, then every notebook run again and compared with what it shows
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile
+	$(if $(NOTEBOOKS),TQDM_DISABLE=1 $(PY) -m pytest --nbval --nbval-current-env \
+	  --nbval-sanitize-with book/tools/nbval_sanitize.cfg --nbval-cell-timeout 1800 \
+	  --timeout 1900 $(NOTEBOOKS),@echo "no notebook to test")
+
+lint: $(READY)  ## ruff on code and notebooks, notebooks clean
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) book/tools/clean_notebooks.py --check
+
+lab: $(READY)  ## open the notebooks in JupyterLab
+	$(PY) -m jupyterlab notebooks
+
+bench: $(READY)  ## run the benchmarks
+	@$(if $(BENCHMARKS),set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(PY) "$$file"; done,\
+	  echo "no benchmark: benchmarks/bench_*.py names no file")
+
+clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
+	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +
