@@ -1,0 +1,405 @@
+"""Training (Algorithm 1): one loop for images and for features that are kept, stopped and resumed
+at will.
+
+Step t of a run depends on the configuration, the weights after step t - 1 and the numbers drawn
+from (seed, t), on nothing else. So a checkpoint is the weights, the optimiser's momentum and t, and
+a resumed run ends with the same bits as one that was never interrupted.
+"""
+
+import csv
+import io
+import json
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+from tqdm.auto import tqdm
+
+from pmms.episodes import EpisodeDataset, EpisodeSampler, Transform, collate, mix
+from pmms.features import FeatureBank, FeatureBatch
+from pmms.files import write_atomically
+from pmms.folds import VOID
+from pmms.models import FewShotSegmenter, Prediction, upsample
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "loss.csv"
+_DROPOUT = 1  # stream of random numbers for dropout, apart from the one for views
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Settings of the optimisation.
+
+    Attributes:
+        iterations: steps; 200,000 in the paper.
+        batch_size: episodes a step; 8 in the paper.
+        learning_rate: at the first step; 0.0035 in the paper.
+        momentum: of SGD; 0.9 in the paper.
+        weight_decay: of all weights.
+        power: of the "poly" schedule, ``learning_rate * (1 - t / iterations) ** power``.
+        backbone_lr: learning rate of the backbone as a share of the head's; 0 freezes it. The
+            authors' code has 0.1, with the affine parameters of BatchNorm frozen.
+        void: how the loss takes void pixels: "ignore", or "background" as the authors' code does.
+        precision: "float32", or "bfloat16" for automatic mixed precision.
+        seed: of the episodes, the views, dropout.
+        log_every: steps between two rows of the log, each the mean loss since the last.
+        checkpoint_every: steps between two checkpoints.
+    """
+
+    iterations: int = 200_000
+    batch_size: int = 8
+    learning_rate: float = 0.0035
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    power: float = 0.9
+    backbone_lr: float = 0.0
+    void: Literal["ignore", "background"] = "ignore"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    log_every: int = 20
+    checkpoint_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "batch_size", "log_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        ranges = {
+            "learning_rate": self.learning_rate > 0,
+            "momentum": 0 <= self.momentum < 1,
+            "weight_decay": self.weight_decay >= 0,
+            "power": self.power >= 0,
+            "backbone_lr": self.backbone_lr >= 0,
+            "void": self.void in ("ignore", "background"),
+            "precision": self.precision in ("float32", "bfloat16"),
+        }
+        for name, good in ranges.items():
+            if not good:
+                raise ValueError(f"{name} is out of range: {getattr(self, name)!r}")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The poly schedule, step from 0."""
+        return self.learning_rate * (1 - step / self.iterations) ** self.power
+
+
+class LossPoint(NamedTuple):
+    """One row of the log: steps done, mean loss since the last row, learning rate."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+class TrainingInterrupted(Exception):
+    """SIGINT came; a checkpoint is written, and the same call goes on from there."""
+
+
+def train(
+    model: FewShotSegmenter,
+    source: FeatureBank | Transform,
+    sampler: EpisodeSampler,
+    config: TrainConfig,
+    *,
+    folder: Path | str | None = None,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+    tensorboard: bool = False,
+) -> list[LossPoint]:
+    """Train ``model`` in place on the episodes of ``sampler``.
+
+    Args:
+        model: moved to ``device``; in eval mode afterwards.
+        source: what makes tensors of an episode: a feature bank of ``sampler.dataset`` (frozen
+            backbones only), or a transform of its images.
+        sampler: at least ``iterations * batch_size`` episodes; step t takes the t-th batch.
+        config: the settings.
+        folder: for checkpoint and log. A checkpoint of the same settings is gone on from; one of
+            other settings is refused. None writes nothing.
+        device: for example "cpu" or "cuda".
+        workers: processes that load images; no effect on the result.
+        tensorboard: also write TensorBoard events to ``folder``.
+
+    Returns:
+        The log, one point every ``log_every`` steps.
+
+    Raises:
+        ValueError: settings that do not go together, or a checkpoint of another run.
+        FloatingPointError: the loss became NaN or infinite; the last checkpoint stays.
+        TrainingInterrupted: after SIGINT, once the state is saved (only with ``folder``).
+    """
+    _check(model, source, sampler, config)
+    device = torch.device(device)
+    model.to(device)
+    frozen = config.backbone_lr == 0
+    model.backbone.requires_grad_(not frozen)
+    optimizer = _optimizer(model, config)
+    state = _State(model, optimizer, config, Path(folder) if folder is not None else None)
+    state.resume()
+    batches = _batches(source, sampler, config, state.step, workers, device)
+    writer = _tensorboard(state) if tensorboard and state.folder is not None else None
+    progress = tqdm(total=config.iterations, initial=state.step, desc="train", unit="step")
+    cuda = [device] if device.type == "cuda" else []
+    # The caller's generators stay as they are.
+    with torch.random.fork_rng(devices=cuda), _sigint_noted(state.folder) as stop, progress:
+        while state.step < config.iterations:
+            torch.manual_seed(mix(config.seed, _DROPOUT, state.step))
+            _train_mode(model, frozen)
+            rate = config.learning_rate_at(state.step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group["share"]
+            batch = next(batches)
+            with torch.autocast(device.type, torch.bfloat16, config.precision == "bfloat16"):
+                prediction = _predict(model, batch)
+            loss = segmentation_loss(prediction, batch.query_mask, void=config.void)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            state.step += 1
+            state.pending.append(loss.detach())
+            progress.update()
+            last = state.step == config.iterations
+            if state.step % config.log_every == 0 or last:
+                point = state.log(rate)
+                progress.set_postfix(loss=f"{point.loss:.3f}")
+                if writer is not None:
+                    writer.add_scalar("loss", point.loss, point.step)
+            if state.step % config.checkpoint_every == 0 or last or stop():
+                state.save()
+            if stop() and not last:
+                raise TrainingInterrupted(
+                    f"stopped after step {state.step} of {config.iterations}; the same call goes on"
+                )
+    if writer is not None:
+        writer.close()
+    model.eval()
+    return state.history
+
+
+def segmentation_loss(
+    prediction: Prediction, query_mask: Tensor, *, void: Literal["ignore", "background"] = "ignore"
+) -> Tensor:
+    """Cross-entropy at the query, upsampled to the mask, summed over the stages.
+
+    Args:
+        prediction: of a model.
+        query_mask: int64 (B, H, W), 0, 1, and 255 for void.
+        void: "ignore" leaves void pixels out; "background" counts them as 0.
+
+    Returns:
+        Scalar, in nats.
+    """
+    target = query_mask
+    if void == "background":
+        target = torch.where(query_mask == VOID, 0, query_mask)
+    size = (target.shape[1], target.shape[2])
+    losses = [
+        F.cross_entropy(upsample(logits, size), target, ignore_index=VOID)
+        for logits in prediction.stages
+    ]
+    return torch.stack(losses).sum()
+
+
+class _State:
+    """What a run has reached, and its way to and from the disk."""
+
+    def __init__(
+        self,
+        model: FewShotSegmenter,
+        optimizer: torch.optim.Optimizer,
+        config: TrainConfig,
+        folder: Path | None,
+    ) -> None:
+        self.model, self.optimizer, self.config, self.folder = model, optimizer, config, folder
+        self.step = 0
+        self.history: list[LossPoint] = []
+        self.pending: list[Tensor] = []  # losses since the last row of the log
+        # A frozen backbone is the same in every run; leaving it out makes checkpoints small.
+        self.skipped = "backbone." if config.backbone_lr == 0 else "-"
+
+    def log(self, rate: float) -> LossPoint:
+        loss = torch.stack(self.pending).mean().item()
+        if loss != loss or loss in (float("inf"), float("-inf")):
+            raise FloatingPointError(
+                f"the loss is {loss} within the last {len(self.pending)} steps before step "
+                f"{self.step}; lower learning_rate, or start again from the last checkpoint"
+            )
+        self.history.append(LossPoint(self.step, loss, rate))
+        self.pending.clear()
+        return self.history[-1]
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the folder, if there is one."""
+        if self.folder is None or not (self.folder / CHECKPOINT).is_file():
+            return
+        path = self.folder / CHECKPOINT
+        saved = load_checkpoint(path)
+        if saved["settings"] != self._settings():
+            raise ValueError(
+                f"{path} belongs to a run with other settings; take another folder, or delete it "
+                "to start anew"
+            )
+        self.model.load_state_dict(saved["model"], strict=False)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step = saved["step"]
+        self.history = [LossPoint(*point) for point in saved["history"]]
+        self.pending = list(saved["pending"])
+
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        model = {
+            name: value
+            for name, value in self.model.state_dict().items()
+            if not name.startswith(self.skipped)
+        }
+        content = {
+            "settings": self._settings(),
+            "step": self.step,
+            "model": model,
+            "optimizer": self.optimizer.state_dict(),
+            "history": [tuple(point) for point in self.history],
+            "pending": [loss.cpu() for loss in self.pending],
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(self.folder / CHECKPOINT, buffer.getvalue())
+        rows = io.StringIO()
+        table = csv.writer(rows, lineterminator="\n")
+        table.writerow(LossPoint._fields)
+        table.writerows(self.history)
+        write_atomically(self.folder / LOG, rows.getvalue().encode())
+
+    def _settings(self) -> str:
+        """All that decides the run, as a string that can be compared."""
+        settings = {"train": asdict(self.config), "model": asdict(self.model.config)}
+        return json.dumps(settings, sort_keys=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a training checkpoint.
+
+    Raises:
+        ValueError: if the file is damaged or something else; says what to do.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"settings", "step", "model", "optimizer"} <= content.keys():
+            raise ValueError("entries are missing")
+    except Exception as error:
+        raise ValueError(
+            f"{path} is no training checkpoint of this package, or damaged ({error}); delete it to "
+            "start anew"
+        ) from error
+    return content
+
+
+def _batches(
+    source: FeatureBank | Transform,
+    sampler: EpisodeSampler,
+    config: TrainConfig,
+    start: int,
+    workers: int,
+    device: torch.device,
+) -> Iterator[Any]:
+    """The batches of steps ``start``, ``start + 1``, ... on ``device``."""
+    size = config.batch_size
+    if isinstance(source, FeatureBank):
+        for step in range(start, config.iterations):
+            episodes = [sampler[i] for i in range(step * size, (step + 1) * size)]
+            yield source.batch(episodes, seed=mix(config.seed, step), device=device)
+        return
+    episodes = EpisodeDataset(sampler, source)
+    rest = Subset(episodes, range(start * size, config.iterations * size))
+    pinned = device.type == "cuda"
+    loader = DataLoader(
+        rest, batch_size=size, collate_fn=collate, num_workers=workers, pin_memory=pinned
+    )
+    for batch in loader:
+        yield batch.to(device, non_blocking=pinned)
+
+
+def _predict(model: FewShotSegmenter, batch: Any) -> Prediction:
+    if isinstance(batch, FeatureBatch):
+        return model.segment(batch.support, batch.support_mask, batch.query)
+    return model(batch.support, batch.support_mask, batch.query)
+
+
+def _train_mode(model: FewShotSegmenter, frozen: bool) -> None:
+    model.train()
+    if frozen:
+        model.backbone.eval()
+
+
+def _optimizer(model: FewShotSegmenter, config: TrainConfig) -> torch.optim.Optimizer:
+    groups = [{"params": [], "share": 1.0}, {"params": [], "share": config.backbone_lr}]
+    norms = {
+        f"{name}.{entry}"
+        for name, module in model.backbone.named_modules()
+        if isinstance(module, nn.BatchNorm2d)
+        for entry in ("weight", "bias")
+    }
+    for name, parameter in model.named_parameters():
+        of_backbone = name.startswith("backbone.")
+        if name.removeprefix("backbone.") in norms and of_backbone:
+            parameter.requires_grad_(False)
+        if parameter.requires_grad:
+            groups[of_backbone]["params"].append(parameter)
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+
+
+def _tensorboard(state: _State) -> Any:
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(state.folder), purge_step=state.step)
+
+
+@contextmanager
+def _sigint_noted(folder: Path | None) -> Iterator[Callable[[], bool]]:
+    """Within the block SIGINT is only noted, so that a step ends and can be saved.
+
+    Without a folder nothing could be saved, and outside the main thread no handler can be set:
+    SIGINT then works as ever.
+    """
+    noted = threading.Event()
+    if folder is None or threading.current_thread() is not threading.main_thread():
+        yield noted.is_set
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: noted.set())
+    try:
+        yield noted.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _check(
+    model: FewShotSegmenter,
+    source: FeatureBank | Transform,
+    sampler: EpisodeSampler,
+    config: TrainConfig,
+) -> None:
+    if not any(p.requires_grad for n, p in model.named_parameters() if "backbone." not in n):
+        raise ValueError(f"{model.config.name} has nothing to train")
+    if isinstance(source, FeatureBank):
+        if config.backbone_lr > 0:
+            raise ValueError("kept features need a frozen backbone: set backbone_lr to 0")
+        if source.dataset is not sampler.dataset:
+            raise ValueError("the feature bank and the sampler are of different data sets")
+    needed = config.iterations * config.batch_size
+    if len(sampler) < needed:
+        raise ValueError(
+            f"{config.iterations} steps of {config.batch_size} episodes need a sampler of {needed} "
+            f"episodes, got one of {len(sampler)}"
+        )
