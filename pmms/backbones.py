@@ -7,6 +7,7 @@ tapped, and how the last stages are dilated, is decided here.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 import torch
@@ -191,7 +192,7 @@ def lite0_imagenet_weights() -> dict[str, Tensor]:
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def _download(name: str, build: Callable[[], nn.Module], enum) -> nn.Module:  # noqa: ANN001
+def _download(name: str, build: Callable[[], nn.Module], enum: Any) -> nn.Module:
     """Build a torchvision network; say what to do where its weights cannot be downloaded."""
     try:
         return build()

@@ -131,8 +131,8 @@ def fit_mixture(
         log_likelihood = torch.stack(history, dim=1)
         _require(
             log_likelihood.isfinite().all(),
-            "the samples, weights or starting means hold NaN or infinite values; look at the features "
-            "that were given to EM",
+            "the samples, weights or starting means hold NaN or infinite values; look at the "
+            "features that were given to EM",
         )
         before = log_likelihood[:, -2] if n_iter else -torch.inf
         converged = log_likelihood[:, -1] - before < 1e-4 * weights.sum(dim=1)
