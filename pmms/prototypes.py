@@ -32,7 +32,8 @@ def partition_samples(
     """Split support features into S+ and S-, with the samples of all shots pooled.
 
     "weights": a feature belongs to S+ with the share of its cell that the mask covers, and to S-
-    with the rest. However small an object is, it keeps its weight. A mask that covers the whole
+    with the rest. However small an object is, it keeps its weight. Where a cell's border runs
+    through pixels, the cell counts them whole, and so does its neighbour. A mask that covers the whole
     image leaves no background; S- is then the whole image too, so that P-Conv, seeing the same
     prototypes twice, abstains.
 
@@ -49,7 +50,7 @@ def partition_samples(
     """
     B, S, C, h, w = features.shape
     flat = features.permute(0, 1, 3, 4, 2).reshape(B, S * h * w, C)
-    mask = mask.flatten(0, 1).to(features.dtype)
+    mask = mask.flatten(0, 1).to(torch.promote_types(features.dtype, torch.float32))
     if how == "product":
         inside = F.interpolate(mask, (h, w), mode="bilinear", align_corners=True).reshape(B, -1, 1)
         return Samples(inside * flat, None), Samples((1 - inside) * flat, None)
