@@ -33,9 +33,9 @@ def partition_samples(
 
     "weights": a feature belongs to S+ with the share of its cell that the mask covers, and to S-
     with the rest. However small an object is, it keeps its weight. Where a cell's border runs
-    through pixels, the cell counts them whole, and so does its neighbour. A mask that covers the whole
-    image leaves no background; S- is then the whole image too, so that P-Conv, seeing the same
-    prototypes twice, abstains.
+    through pixels, the cell counts them whole, and so does its neighbour. A mask that covers the
+    whole image leaves no background; S- is then the whole image too, so that P-Conv, seeing the
+    same prototypes twice, abstains.
 
     "product": as in the authors' code. The mask is resized bilinearly and multiplied with the
     features. Masked-out features stay among the samples as zero vectors, which change a mean's
