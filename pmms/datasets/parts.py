@@ -27,7 +27,7 @@ from pmms.datasets.parts_scene import Scene, arrange, subsample
 from pmms.datasets.parts_voc import write_tree
 from pmms.folds import PASCAL_CLASSES, VOID
 
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 """Raise this whenever any image or label map changes for any settings.
 
 Caches and run records name images by `PartsVOC.fingerprint`, which holds this number; the frozen

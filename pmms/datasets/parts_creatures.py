@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from pmms.datasets.parts_drawing import Shape, blob, ellipse, limb, poly, transform
+from pmms.datasets.parts_drawing import Shape, blob, box, ellipse, limb, poly, transform
 from pmms.datasets.parts_recipe import arm, legs, named, recipe
 
 
@@ -251,14 +251,10 @@ def person(rng: Generator) -> list[Shape]:
         (-wide * 0.9, -0.1),
         (-wide, -0.44),
     )
-    y, long_hair = -0.72, rng.random() < 0.5
-    hair = blob(
-        (0, y - r - 0.06),
-        (r + 0.05, y - 0.05),
-        (r + 0.03, y + (0.25 if long_hair else 0)),
-        (-r - 0.03, y + (0.25 if long_hair else 0)),
-        (-r - 0.05, y - 0.05),
-    )
+    y = -0.72
+    hair = ellipse(0, y - 0.03, r + 0.03, r + 0.05)
+    if rng.random() < 0.5:
+        hair = box(-r - 0.04, y - r - 0.07, r + 0.04, y + rng.uniform(0.15, 0.35), corner=r)
     return [
         *shapes, *arms[:2],
         Shape("hair", hair),

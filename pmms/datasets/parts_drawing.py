@@ -58,9 +58,14 @@ def ellipse(
     x: float, y: float, rx: float, ry: float | None = None, *, angle: float = 0.0, n: int = 28
 ) -> Outline:
     """An ellipse at (x, y); `ry` defaults to `rx`; `angle` in radians, clockwise on screen."""
-    t = np.linspace(0, 2 * np.pi, n, endpoint=False)
-    points = np.stack([rx * np.cos(t), (rx if ry is None else ry) * np.sin(t)], axis=1)
-    return transform(points, angle=angle, shift=(x, y))
+    return transform(_circle(n), scale=(rx, rx if ry is None else ry), angle=angle, shift=(x, y))
+
+
+@lru_cache(maxsize=16)
+def _circle(n: int) -> Outline:
+    """`n` points of the unit circle from (1, 0) on. Do not write to it."""
+    t = np.arange(n) * (2 * np.pi / n)
+    return np.stack([np.cos(t), np.sin(t)], axis=1)
 
 
 def box(x0: float, y0: float, x1: float, y1: float, *, corner: float = 0.0) -> Outline:
@@ -68,8 +73,7 @@ def box(x0: float, y0: float, x1: float, y1: float, *, corner: float = 0.0) -> O
     if corner <= 0:
         return poly((x0, y0), (x1, y0), (x1, y1), (x0, y1))
     r = min(corner, abs(x1 - x0) / 2, abs(y1 - y0) / 2)
-    t = np.linspace(0, np.pi / 2, 5)
-    quarter = np.stack([np.cos(t), np.sin(t)], axis=1) * r
+    quarter = _circle(16)[:5] * r
     turns = [(x1 - r, y1 - r, 1, 1), (x0 + r, y1 - r, -1, 1), (x0 + r, y0 + r, -1, -1)]
     turns.append((x1 - r, y0 + r, 1, -1))
     corners = []
@@ -93,12 +97,13 @@ def limb(points: Sequence[tuple[float, float]], widths: Sequence[float] | float)
     """A strip along the polyline `points` with round ends; `widths` are full widths per point."""
     p = np.array(points, dtype=np.float64)
     w = np.broadcast_to(np.asarray(widths, dtype=np.float64), len(p))[:, None] / 2
-    d = np.gradient(p, axis=0)
-    d /= np.maximum(np.linalg.norm(d, axis=1, keepdims=True), 1e-9)
-    normal = np.stack([-d[:, 1], d[:, 0]], axis=1)
-    t = np.linspace(0, np.pi, 7)[1:-1, None]
-    end = p[-1] + w[-1] * (normal[-1] * np.cos(t) + d[-1] * np.sin(t))
-    start = p[0] - w[0] * (normal[0] * np.cos(t) + d[0] * np.sin(t))
+    padded = np.concatenate([p[:1], p, p[-1:]])
+    d = padded[2:] - padded[:-2]
+    d /= np.maximum(np.sqrt((d * d).sum(axis=1, keepdims=True)), 1e-9)
+    normal = d[:, ::-1] * (-1, 1)
+    cap = _circle(12)[1:6]  # a half turn without its ends
+    end = p[-1] + w[-1] * (normal[-1] * cap[:, :1] + d[-1] * cap[:, 1:])
+    start = p[0] - w[0] * (normal[0] * cap[:, :1] + d[0] * cap[:, 1:])
     return np.concatenate([p + w * normal, end, (p - w * normal)[::-1], start])
 
 
@@ -116,7 +121,9 @@ def transform(
     shift: tuple[float, float] = (0.0, 0.0),
 ) -> Outline:
     """Scale about the origin, then rotate by `angle` radians, then shift."""
-    c, s = np.cos(angle), np.sin(angle)
+    if angle == 0:
+        return outline * scale + shift
+    c, s = cos(angle), sin(angle)
     return (outline * scale) @ np.array([[c, s], [-s, c]]) + shift
 
 
@@ -224,9 +231,9 @@ def fill(texture: Texture, x: NDArray[np.float32], y: NDArray[np.float32]) -> ND
             u, v = u - np.floor(u) - 0.5, v - np.floor(v) - 0.5
             mix = (u * u + v * v < 0.09).astype(np.float32)
         case "noise":
-            mix = _look_up(u, v, 23.0) * 2
+            mix = _noise_at(texture, x, y) * 2
         case "blotches":
-            mix = (_look_up(u, v, 9.0) > 0.55).astype(np.float32)
+            mix = (_noise_at(texture, x, y) > 0.55).astype(np.float32)
         case _:
             raise ValueError(f"unknown texture {texture.kind!r}; known: {', '.join(TEXTURES)}")
     colours = np.empty((len(x), 3), dtype=np.float32)
@@ -235,6 +242,13 @@ def fill(texture: Texture, x: NDArray[np.float32], y: NDArray[np.float32]) -> ND
     return colours
 
 
-def _look_up(u: NDArray[np.float32], v: NDArray[np.float32], step: float) -> NDArray[np.float32]:
-    rows, columns = (np.floor(a * step).astype(np.int32) & (_NOISE_SIDE - 1) for a in (u, v))
-    return noise_tile()[rows, columns]
+def _noise_at(
+    texture: Texture, x: NDArray[np.float32], y: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Values of the noise tile, which repeats no sooner than beyond the image."""
+    scale = 0.8 * _NOISE_SIDE
+    u, v = (
+        (a * scale + shift * _NOISE_SIDE).astype(np.int32) & (_NOISE_SIDE - 1)
+        for a, shift in ((x, texture.shift_u), (y, texture.shift_v))
+    )
+    return noise_tile()[u, v]

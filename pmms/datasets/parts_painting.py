@@ -73,7 +73,8 @@ def _darken_edges(canvas: NDArray[np.float32], shapes: NDArray[np.int32], factor
     edge = np.zeros(shapes.shape, dtype=bool)
     edge[1:] |= shapes[1:] != shapes[:-1]
     edge[:, 1:] |= shapes[:, 1:] != shapes[:, :-1]
-    canvas[edge] *= np.float32(factor)
+    pixels = canvas.reshape(-1, 3)
+    pixels[np.flatnonzero(edge)] *= np.float32(factor)
 
 
 def _background(rng: Generator, size: int) -> NDArray[np.float32]:
@@ -92,15 +93,15 @@ def _background(rng: Generator, size: int) -> NDArray[np.float32]:
             ground[below] = fill(second, x[below], y[below])
     ground = ground.reshape(size, size, 3)
     pixels = np.arange(size) * (160 / size)
-    for depth in rng.uniform(0, 0.7, 2) ** 1.5:  # clouds, grain, or streaks where steps differ
-        steps = np.exp(rng.uniform(-0.8, 1.2) + rng.uniform(-0.5, 0.5, 2))
+    for depth in rng.uniform(0, 0.75, 2) ** 2:  # clouds, grain, or streaks where steps differ
+        steps = np.exp(rng.uniform(-0.4, 1.0) + rng.uniform(-0.5, 0.5, 2))
         rows, columns = (
             np.mod(pixels * step + start, len(noise_tile())).astype(np.int64)
             for step, start in zip(steps, rng.uniform(0, 256, 2), strict=True)
         )
         cloud = noise_tile()[rows[:, None], columns]
         cloud = cloud.T if rng.random() < 0.5 else cloud
-        ground = ground * (1 + np.float32(2 * depth) * (cloud - 0.5))[..., None]
+        ground = ground * (1 + np.float32(1.5 * depth) * (cloud - 0.5))[..., None]
     return ground
 
 

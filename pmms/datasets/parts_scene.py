@@ -57,19 +57,18 @@ def arrange(
         rng = stream(attempt)
         free = attempt < _ATTEMPTS
         placed = _place_freely(recipes, rng) if free else _place_in_cells(recipes, rng)
-        before, after = _clutter(rng), _clutter(rng, front=True) if free else []
-        figures = [*((0, f) for f in before), *enumerate(placed, 1), *((0, f) for f in after)]
+        figures = [(0, figure) for figure in _clutter(rng)]
+        figures += [(owner, figure) for owner, (figure, _) in enumerate(placed, 1)]
+        if free:
+            figures += [(0, figure) for figure in _clutter(rng, front=True)]
         side = size * SUPERSAMPLING
         shapes = rasterise([o for _, f in figures for o in f.outlines(side)], side)
         owners = tuple(owner for owner, f in figures for _ in f.parts)
         table = np.array((0, *owners), dtype=np.uint8)
         objects = with_void(table[subsample(shapes)])
         seen = np.bincount(objects.ravel(), minlength=256)[1 : len(recipes) + 1]
-        if (seen < min_pixels).any():
-            continue
-        if free and any(
-            n < _VISIBLE * f.area() * size**2 for n, f in zip(seen, placed, strict=True)
-        ):
+        whole = np.array([area for _, area in placed]) * size**2
+        if (seen < np.maximum(min_pixels, _VISIBLE * whole if free else 0)).any():
             continue
         keys = [(n, part) for n, (_, f) in enumerate(figures) for part in f.parts]
         number = {key: i for i, key in enumerate(dict.fromkeys(keys))}
@@ -111,14 +110,18 @@ def with_void(objects: NDArray[np.uint8]) -> NDArray[np.uint8]:
 # -- placing -------------------------------------------------------------------------------------
 
 
-def _pose(recipe: Recipe, rng: Generator, area: float, extent: float) -> Figure:
-    """An instance around the origin, in fractions of the image: `area` of it, at most `extent`."""
+def _pose(recipe: Recipe, rng: Generator, area: float, extent: float) -> tuple[Figure, float]:
+    """An instance around the origin, in fractions of the image, and the share that it covers.
+
+    That share is `area`, or less where the instance would grow wider or taller than `extent`.
+    """
     flip, tilt = (-1.0 if rng.random() < 0.5 else 1.0), rng.uniform(-recipe.tilt, recipe.tilt)
     aspect = np.exp(rng.uniform(-0.12, 0.12))
     figure = _turned(Figure.of(recipe.draw(rng)), (flip * aspect, 1 / aspect), tilt)
     low, high = figure.bounds()
-    scale = min(np.sqrt(area / figure.area()), extent / float((high - low).max()))
-    return _turned(_moved(figure, -(low + high) / 2), scale)
+    unit = figure.area()
+    scale = min(np.sqrt(area / unit), extent / float((high - low).max()))
+    return _turned(_moved(figure, -(low + high) / 2), scale), unit * scale**2
 
 
 def _turned(figure: Figure, scale: float | tuple[float, float], angle: float = 0.0) -> Figure:
@@ -129,13 +132,13 @@ def _moved(figure: Figure, shift: NDArray[np.float64]) -> Figure:
     return figure._replace(points=figure.points + shift)
 
 
-def _place_freely(recipes: Sequence[Recipe], rng: Generator) -> list[Figure]:
+def _place_freely(recipes: Sequence[Recipe], rng: Generator) -> list[tuple[Figure, float]]:
     """Objects anywhere, a little beyond the border at most, overlapping mildly."""
     taken: list[tuple[NDArray[np.float64], NDArray[np.float64]]] = []
     placed = []
     for recipe in recipes:
         area = _MEDIAN_AREA[len(recipes)] * np.exp(rng.uniform(-0.55, 0.45))
-        figure = _pose(recipe, rng, area, 0.92)
+        figure, covered = _pose(recipe, rng, area, 0.92)
         half = figure.bounds()[1]
         room = np.maximum(1.06 - 2 * half, 0.0)
         spots = (rng.random((12, 2)) - 0.5) * room + 0.5
@@ -145,17 +148,15 @@ def _place_freely(recipes: Sequence[Recipe], rng: Generator) -> list[Figure]:
             cost += np.maximum(overlap, 0).prod(axis=1) / (2 * half).prod()
         spot = spots[np.argmin(cost)]
         taken.append((spot - half, spot + half))
-        placed.append(_moved(figure, spot))
+        placed.append((_moved(figure, spot), covered))
     return placed
 
 
-def _place_in_cells(recipes: Sequence[Recipe], rng: Generator) -> list[Figure]:
+def _place_in_cells(recipes: Sequence[Recipe], rng: Generator) -> list[tuple[Figure, float]]:
     """Objects as large as fits into a quarter of the image each: nothing covers anything."""
     cells = rng.permutation([(0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75)])
-    return [
-        _moved(_pose(recipe, rng, np.inf, 0.47), cell)
-        for recipe, cell in zip(recipes, cells, strict=False)
-    ]
+    posed = (_pose(recipe, rng, np.inf, 0.47) for recipe in recipes)
+    return [(_moved(f, cell), covered) for (f, covered), cell in zip(posed, cells, strict=False)]
 
 
 def _clutter(rng: Generator, *, front: bool = False) -> list[Figure]:
