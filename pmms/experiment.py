@@ -15,12 +15,12 @@ import torch
 from pmms.backbones import Backbone
 from pmms.datasets.base import SegmentationDataset, images_of_class, keep_images, without_classes
 from pmms.episodes import EpisodeSampler, check_no_leak, mix
-from pmms.evaluate import Control, Protocol, Result, evaluate
+from pmms.evaluation import Control, Protocol, Result, evaluate
 from pmms.features import FeatureBank, feature_bank
 from pmms.folds import split_classes
 from pmms.models import FewShotSegmenter, ModelConfig, build_model
 from pmms.results import RunRecord, environment, peak_memory_mb, record_name
-from pmms.train import LossPoint, TrainConfig, train
+from pmms.training import LossPoint, TrainConfig, train
 from pmms.transforms import TrainTransform
 
 DATASETS = ("parts", "pascal")
@@ -149,8 +149,8 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
     Args:
         profile: "mini" or "paper".
         parameters: any of ``PARAMETERS``; see :class:`DataConfig`,
-            :class:`pmms.models.ModelConfig`, :class:`pmms.train.TrainConfig` and
-            :class:`pmms.evaluate.Protocol`.
+            :class:`pmms.models.ModelConfig`, :class:`pmms.training.TrainConfig` and
+            :class:`pmms.evaluation.Protocol`.
 
     Raises:
         ValueError: for an unknown profile or parameter (the message lists the valid ones), or a
@@ -275,7 +275,7 @@ def train_model(
     workers: int = 0,
     tensorboard: bool = False,
 ) -> list[LossPoint]:
-    """Train the model of a run; see :func:`pmms.train.train`. One support image an episode."""
+    """Train the model of a run; see :func:`pmms.training.train`. One support image an episode."""
     sampler = EpisodeSampler(
         data.train,
         data.train_classes,
@@ -335,7 +335,7 @@ def run(
 
     Returns:
         The record. Its scores hold the model, the same model untrained (1,000 episodes), the
-        controls of :func:`pmms.evaluate.evaluate` and the classes seen in training (1,000
+        controls of :func:`pmms.evaluation.evaluate` and the classes seen in training (1,000
         episodes each).
     """
     watch = Stopwatch()

@@ -59,6 +59,8 @@ class ModelConfig:
             first residual block.
         p_conv_kappa: None for plain products; a number for kappa times the cosine.
         width: channels C of the head; 256 in the paper.
+        reduce_kernel: size of the convolution between backbone and head; 3 (dilated by 2) in the
+            authors' code.
         norm, dropout: of the head, see :class:`pmms.heads.BlockStyle`.
         aspp_rates, aspp_dropout: of the pyramid.
     """
@@ -80,6 +82,7 @@ class ModelConfig:
     prob_map_at: Literal["fusion", "residual"] = "fusion"
     p_conv_kappa: float | None = None
     width: int = 256
+    reduce_kernel: int = 3
     norm: Literal["batch", "group", "none"] = "batch"
     dropout: float = 0.0
     aspp_rates: tuple[int, int, int] = (6, 12, 18)
@@ -109,6 +112,7 @@ class ModelConfig:
         if self.p_conv_kappa is not None:
             _expect("p_conv_kappa", self.p_conv_kappa, "None or > 0", self.p_conv_kappa > 0)
         _expect("width", self.width, ">= 2", self.width >= 2)
+        _expect("reduce_kernel", self.reduce_kernel, "1 or 3", self.reduce_kernel in (1, 3))
         _expect("aspp_rates", self.aspp_rates, "three dilations", len(self.aspp_rates) == 3)
         if self.init == "kmeans++":
             _expect(
@@ -194,7 +198,9 @@ class FewShotSegmenter(nn.Module):
         self.config = config
         self.backbone = backbone
         style = BlockStyle(norm="group" if config.norm == "group" else "batch")
-        self.reduce = ConvBlock(backbone.channels, config.width, dilation=2, style=style)
+        self.reduce = ConvBlock(
+            backbone.channels, config.width, kernel=config.reduce_kernel, dilation=2, style=style
+        )
         self.mixtures = _mixtures(config, config.width)
         self.p_match = PMatch(config.width, fusion=config.fusion, style=config.style)
         self.p_conv = PConv(kappa=config.p_conv_kappa)

@@ -1,0 +1,238 @@
+"""``python -m pmms``: train, evaluate, predict, run, and write the embedded data to disk."""
+
+import argparse
+import ast
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except (ValueError, TypeError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
+        print(f"pmms: {error}", file=sys.stderr)
+        return 2
+    except Exception as error:  # TrainingInterrupted is the one that is part of normal use
+        if type(error).__name__ != "TrainingInterrupted":
+            raise
+        print(f"pmms: {error}", file=sys.stderr)
+        return 130
+
+
+def train_command(options: argparse.Namespace) -> None:
+    """Train one model and write it to a file."""
+    from pmms.checkpoints import save_model
+    from pmms.experiment import load_data, new_model, prepare_images, train_model
+
+    config = _config(options)
+    where = {"device": options.device, "workers": options.workers}
+    data = load_data(config.data)
+    model = new_model(config)
+    images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
+    folder = Path(options.runs) / config.name
+    history = train_model(
+        config, model, data, images, folder=folder, tensorboard=options.tensorboard, **where
+    )
+    out = Path(options.out) if options.out else folder / "model.safetensors"
+    save_model(model, out, size=config.data.test_size, parameters=_json(config.flat()))
+    print(f"loss {history[0].loss:.3f} -> {history[-1].loss:.3f}; log and checkpoint in {folder}")
+    print(f"model written to {out}")
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    """Test a model that ``train`` has written, on the data it was trained for."""
+    from safetensors import safe_open
+
+    from pmms.checkpoints import load_model
+    from pmms.experiment import evaluate_model, load_data, prepare_images, run_config
+
+    model, _ = load_model(options.model)
+    with safe_open(options.model, framework="pt") as file:
+        parameters = json.loads(file.metadata()["notes"])["parameters"]
+    changed = {**parameters, **_parameters(options.set)}
+    config = run_config(changed.pop("profile"), **changed)
+    where = {"device": options.device, "workers": options.workers}
+    data = load_data(config.data)
+    images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
+    result = evaluate_model(config, model, data, images, **where)
+    for class_id, iou in result.scores.class_iou.items():
+        print(f"{data.test.class_name(class_id):>16}  IoU {iou:6.2f}")
+    low, high = result.scores.interval
+    print(
+        f"mIoU {result.scores.miou:.2f} (95 % over episodes {low:.2f} to {high:.2f}), "
+        f"FB-IoU {result.scores.fb_iou:.2f}; protocol {config.protocol}"
+    )
+
+
+def run_command(options: argparse.Namespace) -> None:
+    """Train, evaluate with controls, and write the run record."""
+    from pmms.experiment import run
+
+    config = _config(options)
+    path = Path(options.results) / f"{config.name}.json"
+    if path.is_file() and not options.again:
+        print(f"{path} exists; nothing to do (--again runs it anew)")
+        return
+    record = run(
+        config,
+        results=options.results,
+        runs=options.runs,
+        cache=options.cache,
+        device=options.device,
+        workers=options.workers,
+        tensorboard=options.tensorboard,
+    )
+    for name, values in record.scores.items():
+        low, high = values["interval"]
+        print(f"{name:>14}  mIoU {values['miou']:6.2f}  ({low:.2f} to {high:.2f})")
+    print(f"record written to {path}")
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    """Segment a picture of one's own."""
+    from PIL import Image
+
+    from pmms.checkpoints import load_model
+    from pmms.files import write_atomically
+    from pmms.predict import (
+        DEFAULT_SIZE,
+        overlay,
+        png_bytes,
+        read_mask,
+        read_picture,
+        segment_image,
+        training_free_model,
+    )
+
+    support = [
+        (read_picture(image), read_mask(mask, label=options.label))
+        for image, mask in options.support
+    ]
+    query = read_picture(options.query)
+    if options.model:
+        model, size = load_model(options.model)
+    else:
+        model, size = training_free_model(k=options.k, kappa=options.kappa), DEFAULT_SIZE
+    result = segment_image(support, query, model=model, size=options.size or size)
+    out, stem = Path(options.out), Path(options.query).stem
+    mask = Image.fromarray((result.mask * 255).astype("uint8"))
+    write_atomically(out / f"{stem}_mask.png", png_bytes(mask))
+    write_atomically(out / f"{stem}_overlay.png", png_bytes(overlay(query, result.mask)))
+    print(f"{100 * result.mask.mean():.1f} % of {options.query} is foreground")
+    print(f"written: {out / f'{stem}_mask.png'} and {out / f'{stem}_overlay.png'}")
+
+
+def prepare_command(options: argparse.Namespace) -> None:
+    """Write the embedded data as a VOC folder tree."""
+    from pmms.datasets.parts import PartsVOC
+
+    for split, length in (("train", options.train_images), ("val", options.test_images)):
+        PartsVOC(split, length=length).write_voc(options.root)
+    print(f"PartsVOC written to {options.root}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m pmms",
+        description="Prototype mixture models for few-shot segmentation. Without options everything"
+        " runs on data drawn by code, on the CPU, without a download.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, help: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=help,
+            description=function.__doc__,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+        sub.set_defaults(command=function)
+        return sub
+
+    def compute(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--device", default="cpu", help="for example cpu or cuda")
+        sub.add_argument("--workers", type=int, default=2, help="processes that load images")
+        sub.add_argument("--cache", default=".cache/pmms", help="folder for kept features")
+
+    def settings(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--profile", default="mini", choices=("mini", "paper"))
+        _add_set(sub)
+        compute(sub)
+        sub.add_argument("--runs", default="runs", help="folder for checkpoints and logs")
+        sub.add_argument("--tensorboard", action="store_true", help="also log to TensorBoard")
+
+    sub = command("train", train_command, "train a model")
+    settings(sub)
+    sub.add_argument("--out", default="", help="model file to write; default: in the run's folder")
+
+    sub = command("evaluate", evaluate_command, "test a model that was trained")
+    sub.add_argument("model", help="a .safetensors file written by train")
+    _add_set(sub)
+    compute(sub)
+
+    sub = command("run", run_command, "train, evaluate and write the run record")
+    settings(sub)
+    sub.add_argument("--results", default="results", help="folder for run records")
+    sub.add_argument("--again", action="store_true", help="run even if the record exists")
+
+    sub = command("predict", predict_command, "segment a picture of your own")
+    sub.add_argument(
+        "--support", nargs=2, action="append", required=True, metavar=("IMAGE", "MASK"),
+        help="a picture and the mask of the object in it; repeat it for several shots",
+    )  # fmt: skip
+    sub.add_argument("--query", required=True, metavar="IMAGE", help="the picture to segment")
+    sub.add_argument("--label", type=int, default=None, help="value of the object in the masks")
+    sub.add_argument("--model", default="", help="a trained model; default: no training at all")
+    sub.add_argument("--k", type=int, default=3, help="prototypes, without a trained model")
+    sub.add_argument("--kappa", type=float, default=20.0, help="concentration, likewise")
+    sub.add_argument("--size", type=int, default=0, help="side in pixels; default: the model's")
+    sub.add_argument("--out", default=".", help="folder for mask and overlay")
+
+    sub = command("prepare", prepare_command, "write the embedded data to disk")
+    sub.add_argument("data", choices=("parts",), help="which data")
+    sub.add_argument("--root", default="data/parts", help="folder to write to")
+    sub.add_argument("--train-images", type=int, default=1000)
+    sub.add_argument("--test-images", type=int, default=400)
+    return parser
+
+
+def _add_set(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE",
+        help="parameters of the run, for example fold=1 model=rpmms k=5 iterations=2000; a wrong "
+        "name is answered with the list of all",
+    )  # fmt: skip
+
+
+def _config(options: argparse.Namespace) -> Any:
+    from pmms.experiment import run_config
+
+    return run_config(options.profile, **_parameters(options.set))
+
+
+def _parameters(settings: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE words to a dict; values are Python literals, or else plain text."""
+    parameters = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name:
+            raise ValueError(f"a parameter is given as NAME=VALUE, got {setting!r}")
+        try:
+            parameters[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            parameters[name] = text
+    return parameters
+
+
+def _json(values: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

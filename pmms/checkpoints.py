@@ -1,0 +1,71 @@
+"""Trained models as one file: weights and configuration together, in the safetensors format.
+
+Such a file holds tensors and text, no code, so that it can be loaded from anywhere without risk.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from pmms.files import write_atomically
+from pmms.models import FewShotSegmenter, ModelConfig, build_model
+
+FORMAT = "pmms-model-1"
+
+
+def save_model(model: FewShotSegmenter, path: Path | str, *, size: int, **notes: Any) -> Path:
+    """Write a model with its backbone, atomically.
+
+    Args:
+        model: any model of this package.
+        path: ends in ".safetensors".
+        size: side in pixels that its images are resized to.
+        notes: JSON values to keep beside it, for example the parameters of the run.
+
+    Raises:
+        ValueError: for another ending.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"a model file ends in .safetensors, got {path.name!r}")
+    tensors = {n: v.detach().cpu().contiguous() for n, v in model.state_dict().items()}
+    texts = {"model": asdict(model.config), "size": size, "notes": notes}
+    metadata = {"format": FORMAT, **{key: json.dumps(text) for key, text in texts.items()}}
+    write_atomically(path, save(tensors, metadata))
+    return path
+
+
+def load_model(path: Path | str) -> tuple[FewShotSegmenter, int]:
+    """Read a model, in eval mode on the CPU, and the size in pixels of its images.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is damaged, or no model file of this package.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no model at {path}; train one with `python -m pmms train`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is no model of this package (format {metadata.get('format')!r}, expected "
+            f"{FORMAT!r}); the authors' checkpoints are read by pmms.authors"
+        )
+    options = asdict(ModelConfig(**json.loads(metadata["model"])))
+    model = build_model(options.pop("name"), weights=None, **options)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights in {path} do not fit its own configuration: {error}"
+        ) from error
+    return model.eval(), json.loads(metadata["size"])
