@@ -32,12 +32,14 @@ sees the K maps of a batch together here and one after the other in their code, 
 training only.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from pmms.backbones import read_state_dict
 from pmms.models import FewShotSegmenter, Prediction, build_model
 
 AUTHORS_OPTIONS: dict[str, Any] = {
@@ -118,15 +120,13 @@ def load_authors_checkpoint(path: str | Path, *, name: str, backbone: str) -> Fe
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is a checkpoint of something else; the message lists what does not fit.
+        ValueError: if it cannot be read, or is a checkpoint of something else; the message lists
+            what does not fit.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    state = content.get("state_dict", content) if isinstance(content, dict) else content
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors")
+    state = read_state_dict(path)
     model = build_authors_model(name, backbone=backbone, weights=None)
     load_authors_state(model, state)
     return model.eval()
@@ -171,9 +171,8 @@ def _our_name(name: str) -> str:
         return "backbone.net." + name.removeprefix("model_res.")
     if name.startswith("model_backbone.cls.0."):
         return "backbone.last." + name.removeprefix("model_backbone.cls.0.")
-    if name.startswith("model_backbone.features_"):
-        group, layer, entry = name.removeprefix("model_backbone.features_").split(".")
-        return f"backbone.net.{_vgg_start(int(group)) + int(layer)}.{entry}"
+    if vgg := re.fullmatch(r"model_backbone\.features_([1-5])\.(\d+)\.(\w+)", name):
+        return f"backbone.net.{_vgg_start(int(vgg[1])) + int(vgg[2])}.{vgg[3]}"
     layer, _, entry = name.rpartition(".")
     if layer not in HEAD_NAMES:
         raise ValueError(f"{name!r} is no entry of the authors' networks")

@@ -158,12 +158,39 @@ def build_backbone(name: str, weights: str | None = "imagenet", **options: bool)
         raise FileNotFoundError(
             f"weights must be 'imagenet', None or the path of a file; {weights!r} does not exist"
         )
+    state = read_state_dict(path)
     backbone = BACKBONES[name](None, **options)
     try:
-        backbone.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        backbone.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path} is no state dict of the backbone {name}: {error}") from error
     return backbone
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """Read a state dict from a file, alone or under the key ``state_dict``, without running code.
+
+    Raises:
+        ValueError: for a file that is damaged, holds something else, or would run code.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a file of the wrong kind fails in many ways
+        first = str(error).partition("\n")[0]
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint of tensors ({type(error).__name__}: {first}). "
+            "If it was cut short, fetch it again. If it holds other objects than tensors and you "
+            "trust its source, load it with torch.load(..., weights_only=False) and save its state "
+            "dict alone"
+        ) from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
+        raise ValueError(f"{path} holds no state dict: a mapping from names to tensors")
+    return state
 
 
 def lite0_imagenet_weights() -> dict[str, Tensor]:
