@@ -1,1 +1,105 @@
+"""Prototype mixture models for few-shot semantic segmentation.
+
+The names below are the package's front door; each is documented where it is defined. They are
+imported on first use, so that ``import pmms`` costs little more than importing PyTorch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from pmms import _torchvision  # noqa: F401  (before anything imports torchvision)
+
+if TYPE_CHECKING:
+    from pmms.backbones import build_backbone
+    from pmms.checkpoints import load_model, save_model
+    from pmms.datasets.parts import PartsVOC
+    from pmms.datasets.pascal import PascalVOC
+    from pmms.episodes import Episode, EpisodeSampler
+    from pmms.evaluation import Protocol, Result, evaluate
+    from pmms.experiment import RunConfig, run, run_config
+    from pmms.features import FeatureBank, feature_bank
+    from pmms.folds import split_classes
+    from pmms.heads import PConv, PMatch
+    from pmms.mixture import Mixture, fit_mixture
+    from pmms.models import ModelConfig, Prediction, build_model
+    from pmms.predict import read_mask, read_picture, segment_image
+    from pmms.results import RunRecord, load_record, load_records
+    from pmms.training import TrainConfig, train
+
+_HOME = {
+    "Episode": "episodes",
+    "EpisodeSampler": "episodes",
+    "FeatureBank": "features",
+    "Mixture": "mixture",
+    "ModelConfig": "models",
+    "PConv": "heads",
+    "PMatch": "heads",
+    "PartsVOC": "datasets.parts",
+    "PascalVOC": "datasets.pascal",
+    "Prediction": "models",
+    "Protocol": "evaluation",
+    "Result": "evaluation",
+    "RunConfig": "experiment",
+    "RunRecord": "results",
+    "TrainConfig": "training",
+    "build_backbone": "backbones",
+    "build_model": "models",
+    "evaluate": "evaluation",
+    "feature_bank": "features",
+    "fit_mixture": "mixture",
+    "load_model": "checkpoints",
+    "load_record": "results",
+    "load_records": "results",
+    "read_mask": "predict",
+    "read_picture": "predict",
+    "run": "experiment",
+    "run_config": "experiment",
+    "save_model": "checkpoints",
+    "segment_image": "predict",
+    "split_classes": "folds",
+    "train": "training",
+}
+
+__all__ = [
+    "Episode",
+    "EpisodeSampler",
+    "FeatureBank",
+    "Mixture",
+    "ModelConfig",
+    "PConv",
+    "PMatch",
+    "PartsVOC",
+    "PascalVOC",
+    "Prediction",
+    "Protocol",
+    "Result",
+    "RunConfig",
+    "RunRecord",
+    "TrainConfig",
+    "build_backbone",
+    "build_model",
+    "evaluate",
+    "feature_bank",
+    "fit_mixture",
+    "load_model",
+    "load_record",
+    "load_records",
+    "read_mask",
+    "read_picture",
+    "run",
+    "run_config",
+    "save_model",
+    "segment_image",
+    "split_classes",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(f"pmms.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'pmms' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
