@@ -175,8 +175,6 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # a file of the wrong kind fails in many ways
         first = str(error).partition("\n")[0]
         raise ValueError(
