@@ -5,6 +5,7 @@ Each takes float images (B, 3, H, W) in [0, 1], normalises them as its weights e
 tapped, and how the last stages are dilated, is decided here.
 """
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,12 +146,18 @@ def build_backbone(name: str, weights: str | None = "imagenet", **options: bool)
         options: of the backbone's class, for example ``stride_in_1x1`` of :class:`ResNet50`.
 
     Raises:
-        ValueError: for an unknown name, or a state dict that does not fit.
+        ValueError: for an unknown name or option, or a state dict that does not fit.
         FileNotFoundError: for a path that does not exist.
         RuntimeError: if weights must be downloaded and cannot be.
     """
     if name not in BACKBONES:
         raise ValueError(f"unknown backbone {name!r}; choose one of {', '.join(BACKBONES)}")
+    known = set(inspect.signature(BACKBONES[name]).parameters) - {"weights"}
+    if not known.issuperset(options):
+        unknown = ", ".join(sorted(set(options) - known))
+        raise ValueError(
+            f"the backbone {name} has no option {unknown}; it has {', '.join(known) or 'none'}"
+        )
     if weights in (None, "imagenet"):
         return BACKBONES[name](weights, **options)
     path = Path(weights)
