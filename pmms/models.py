@@ -92,9 +92,11 @@ class ModelConfig:
         _choice("name", self.name, MODELS)
         stages = 3 if self.name == "rpmms" else 1
         k = DEFAULT_K.get(self.name, (3,)) if self.k is None else self.k
-        k = (k,) if isinstance(k, int) else tuple(k)
+        k = tuple(k) if isinstance(k, (list, tuple)) else (k,)
+        rates = self.aspp_rates
+        rates = tuple(rates) if isinstance(rates, (list, tuple)) else (rates,)
         object.__setattr__(self, "k", k)
-        object.__setattr__(self, "aspp_rates", tuple(self.aspp_rates))
+        object.__setattr__(self, "aspp_rates", rates)
         _choice("backbone", self.backbone, tuple(BACKBONES))
         _choice("kernel", self.kernel, KERNELS)
         _choice("init", self.init, INITS)
@@ -104,16 +106,20 @@ class ModelConfig:
         _choice("mask_partition", self.mask_partition, ("weights", "product"))
         _choice("fusion", self.fusion, ("mean", "sum"))
         _choice("prob_map_at", self.prob_map_at, ("fusion", "residual"))
-        _expect("k", k, f"{stages} whole number(s) >= 1", len(k) == stages and min(k) >= 1)
+        fits = len(k) == stages and all(_whole(n, least=1) for n in k)
+        _expect("k", k, f"{stages} whole number(s) >= 1", fits)
         if self.name == "baseline":
             _expect("k", k, "1 for the baseline, which has a single prototype", k == (1,))
-        _expect("kappa", self.kappa, "a finite number > 0", 0 < self.kappa < float("inf"))
-        _expect("em_iterations", self.em_iterations, ">= 1", self.em_iterations >= 1)
-        if self.p_conv_kappa is not None:
-            _expect("p_conv_kappa", self.p_conv_kappa, "None or > 0", self.p_conv_kappa > 0)
-        _expect("width", self.width, ">= 2", self.width >= 2)
+        _expect("kappa", self.kappa, "a finite number > 0", _positive(self.kappa))
+        fits = self.p_conv_kappa is None or _positive(self.p_conv_kappa)
+        _expect("p_conv_kappa", self.p_conv_kappa, "None or a finite number > 0", fits)
+        for option, least in (("em_iterations", 1), ("seed", 0), ("width", 2)):
+            value = getattr(self, option)
+            _expect(option, value, f"a whole number >= {least}", _whole(value, least=least))
         _expect("reduce_kernel", self.reduce_kernel, "1 or 3", self.reduce_kernel in (1, 3))
-        _expect("aspp_rates", self.aspp_rates, "three dilations", len(self.aspp_rates) == 3)
+        fits = len(rates) == 3 and all(_whole(rate, least=1) for rate in rates)
+        _expect("aspp_rates", rates, "three dilations, whole numbers >= 1", fits)
+        _expect("aspp_dropout", self.aspp_dropout, "in [0, 1)", 0 <= self.aspp_dropout < 1)
         if self.init == "kmeans++":
             _expect(
                 "mask_partition",
@@ -318,6 +324,14 @@ def _mixtures(config: ModelConfig, channels: int) -> nn.ModuleList:
         )
         for k in config.k
     )
+
+
+def _whole(value: object, *, least: int) -> bool:
+    return isinstance(value, int) and value >= least
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, (int, float)) and 0 < value < float("inf")
 
 
 def _choice(option: str, value: object, choices: tuple[str, ...]) -> None:
