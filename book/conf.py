@@ -36,8 +36,6 @@ extensions = [
     "book_extension",
 ]
 exclude_patterns = ["_ext", "**.ipynb_checkpoints"]
-# Without a notebook yet, the chapters' table of contents is empty.
-suppress_warnings = [] if any(HERE.glob("notebooks/*.ipynb")) else ["toc.empty_glob"]
 
 nb_execution_mode = "off"  # pages show what papermill ran
 nb_merge_streams = True
@@ -85,7 +83,7 @@ html_show_sourcelink = False
 html_copy_source = True
 html_last_updated_fmt = None  # a date in every page would make each build differ
 html_theme_options = {
-    "logo": {"text": html_title},
+    "logo": {"text": html_title, "alt_text": "Start page"},
     "navbar_persistent": [],  # the search field stands in the side bar already
     "footer_content_items": ["copyright.html"],
     "show_toc_level": 2,

@@ -50,6 +50,8 @@ def gather(source: Path, *, notebooks: Path = NOTEBOOKS) -> None:
                 cell.source = _links_from_notebooks(cell.source)
         alt_texts |= alt_texts_of(notebook)
         nbformat.write(notebook, source / "notebooks" / path.name)
+    if not any((source / "notebooks").iterdir()):  # Sphinx wants a page where chapters belong
+        (source / "notebooks" / "none.md").write_text("# No chapter yet\n", encoding="utf-8")
     (source / "alt_texts.json").write_text(json.dumps(alt_texts, indent=1), encoding="utf-8")
 
     # The record of the very run whose notebooks are shown, or else that of the committed ones.

@@ -17,7 +17,8 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,21 @@ def run(
     return not failed
 
 
+@contextmanager
+def _kernel_environment() -> Iterator[None]:
+    """Variables that kernels started inside inherit."""
+    before = dict(os.environ)
+    with tempfile.TemporaryDirectory(prefix="pmms-") as runtime:
+        # Socket files need a short path: the system allows about 100 characters.
+        os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        os.environ["TQDM_DISABLE"] = "1"  # bars with rates would differ between runs
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
+
+
 def list_parameters(notebooks: Sequence[Path]) -> None:
     for path in notebooks:
         print(path.stem)
@@ -204,10 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"no notebook in {options.notebooks}")
             return 0
         given = dict(options.parameter)
-        os.environ["TQDM_DISABLE"] = "1"  # bars with rates would differ between runs
-        with tempfile.TemporaryDirectory(prefix="pmms-") as runtime:
-            # Socket files need a short path: the system allows about 100 characters.
-            os.environ["JUPYTER_RUNTIME_DIR"] = runtime
+        with _kernel_environment():
             output_dir = ROOT / "build" / "failed" if options.in_place else options.output_dir
             good = run(
                 notebooks,
