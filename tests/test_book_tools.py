@@ -192,7 +192,9 @@ def test_a_failure_is_kept_reported_and_does_not_stop_the_rest(
 def test_in_place_runs_repeat_to_the_byte_and_keep_what_fails_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_notebooks, "RECORD", tmp_path / "status.json")
+    record = tmp_path / "status.json"
+    record.write_text('{"00_gone": {}}', "utf-8")
+    monkeypatch.setattr(run_notebooks, "RECORD", record)
     monkeypatch.setattr(run_notebooks, "ROOT", tmp_path)
     good, bad = folder / "00_good.ipynb", folder / "01_bad.ipynb"
     before = bad.read_bytes()
@@ -205,7 +207,7 @@ def test_in_place_runs_repeat_to_the_byte_and_keep_what_fails_out(
     assert (tmp_path / "build" / "failed" / "01_bad.ipynb").exists()
     assert run_notebooks.main([*arguments, "00"]) == 0
     assert good.read_bytes() == first
-    assert set(json.loads((tmp_path / "status.json").read_text("utf-8"))) == {"00_good"}
+    assert set(json.loads(record.read_text("utf-8"))) == {"00_good"}
 
 
 def test_in_place_takes_no_parameters() -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -120,7 +121,11 @@ def _imports(path: Path) -> set[str]:
 
 def _targets() -> set[str]:
     """Names that `make help` shows."""
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    # Not as a child of the make that may run these tests: such a one prints more.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
     return {line.split()[1] for line in shown.stdout.splitlines() if line.strip()}
 
 

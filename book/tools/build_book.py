@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     shutil.rmtree(html, ignore_errors=True)
     code = build(source, html)
     if code == 0:
-        print(f"The book: {html / 'index.html'}")
+        print(f"The book: {(html / 'index.html').resolve()}")
     return code
 
 

@@ -139,6 +139,8 @@ def run(
     """
     parameters = {path: checked_parameters(path, given) for path in notebooks}
     record = json.loads(record_path.read_text(encoding="utf-8")) if record_path.exists() else {}
+    present = {path.stem for folder in {p.parent for p in notebooks} for path in folder.iterdir()}
+    record = {name: entry for name, entry in record.items() if name in present}
     where = environment_record.collect()
     width = max((len(path.stem) for path in notebooks), default=0)
     failed = []
