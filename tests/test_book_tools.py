@@ -267,7 +267,9 @@ def test_gathered_links_alt_texts_and_record(tmp_path: Path) -> None:
     notebooks = tmp_path / "notebooks"
     _write(
         notebooks / "00_a.ipynb",
-        new_markdown_cell("# A\n\n[n](../book/notation.md) [b](01_b.ipynb)"),
+        new_markdown_cell(
+            "# A\n\n[n](../book/notation.md) [b](01_b.ipynb) [`c`](../pmms/mixture.py)"
+        ),
         new_code_cell("'[n](../book/notation.md)'", outputs=[picture]),
     )
     (notebooks / "status.json").write_text("{}", "utf-8")
@@ -276,7 +278,8 @@ def test_gathered_links_alt_texts_and_record(tmp_path: Path) -> None:
     build_book.gather(source, notebooks=notebooks)  # over a gathered folder as well
 
     cells = nbformat.read(source / "notebooks" / "00_a.ipynb", as_version=4).cells
-    assert cells[0].source == "# A\n\n[n](../notation.md) [b](01_b.ipynb)"
+    assert cells[0].source.startswith("# A\n\n[n](../notation.md) [b](01_b.ipynb) ")
+    assert "(../pmms/" not in cells[0].source  # code is no page: its text, or a link to it
     assert cells[1].source == "'[n](../book/notation.md)'"
     of_hello = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     assert json.loads((source / "alt_texts.json").read_text("utf-8")) == {of_hello: "a wheel"}

@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from binascii import a2b_base64
 from pathlib import Path
 
@@ -90,11 +91,19 @@ def build(source: Path, output: Path) -> int:
 
 
 def _links_from_pages(text: str) -> str:
-    return re.sub(r"(\]\(|\]: +)\.\./(notebooks|figures)/", r"\1\2/", text)
+    return re.sub(r"(\]\(|\]: +)\.\./(notebooks|figures)/", r"\1\2/", _links_to_files(text))
 
 
 def _links_from_notebooks(text: str) -> str:
-    return re.sub(r"(\]\(|\]: +)\.\./book/", r"\1../", text)
+    return re.sub(r"(\]\(|\]: +)\.\./book/", r"\1../", _links_to_files(text))
+
+
+def _links_to_files(text: str) -> str:
+    """Links to other files lead to the repository if it has an address, and else are mere text."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    address = project.get("urls", {}).get("Repository", "").rstrip("/")
+    link = rf"[\1]({address}/blob/main/\2)" if address else r"\1"
+    return re.sub(r"\[([^\]]+)\]\(\.\./(?!book/|notebooks/|figures/)([^)\s]+)\)", link, text)
 
 
 def _copy_mathjax(target: Path) -> None:
