@@ -72,7 +72,7 @@ lint: $(READY)  ## ruff on code and notebooks, notebooks clean
 	$(PY) book/tools/clean_notebooks.py --check
 
 lab: $(READY)  ## open the notebooks in JupyterLab
-	$(PY) -m jupyterlab notebooks
+	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
 
 bench: $(READY)  ## run the benchmarks
 	@$(if $(BENCHMARKS),set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(PY) "$$file"; done,\
