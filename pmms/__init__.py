@@ -12,11 +12,12 @@ from pmms import _torchvision  # noqa: F401  (before anything imports torchvisio
 if TYPE_CHECKING:
     from pmms.backbones import build_backbone
     from pmms.checkpoints import load_model, save_model
+    from pmms.config import RunConfig, run_config
     from pmms.datasets.parts import PartsVOC
     from pmms.datasets.pascal import PascalVOC
     from pmms.episodes import Episode, EpisodeSampler
     from pmms.evaluation import Protocol, Result, evaluate
-    from pmms.experiment import RunConfig, run, run_config
+    from pmms.experiment import run
     from pmms.features import FeatureBank, feature_bank
     from pmms.folds import split_classes
     from pmms.heads import PConv, PMatch
@@ -39,7 +40,7 @@ _HOME = {
     "Prediction": "models",
     "Protocol": "evaluation",
     "Result": "evaluation",
-    "RunConfig": "experiment",
+    "RunConfig": "config",
     "RunRecord": "results",
     "TrainConfig": "training",
     "build_backbone": "backbones",
@@ -53,7 +54,7 @@ _HOME = {
     "read_mask": "predict",
     "read_picture": "predict",
     "run": "experiment",
-    "run_config": "experiment",
+    "run_config": "config",
     "save_model": "checkpoints",
     "segment_image": "predict",
     "split_classes": "folds",

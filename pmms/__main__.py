@@ -50,7 +50,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from safetensors import safe_open
 
     from pmms.checkpoints import load_model
-    from pmms.experiment import evaluate_model, load_data, prepare_images, run_config
+    from pmms.config import run_config
+    from pmms.experiment import evaluate_model, load_data, prepare_images
 
     model, _ = load_model(options.model)
     with safe_open(options.model, framework="pt") as file:
@@ -211,7 +212,7 @@ def _add_set(sub: argparse.ArgumentParser) -> None:
 
 
 def _config(options: argparse.Namespace) -> Any:
-    from pmms.experiment import run_config
+    from pmms.config import run_config
 
     return run_config(options.profile, **_parameters(options.set))
 

@@ -125,7 +125,7 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
     return {
         "commit": _commit(),
         "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "device": accelerator or _processor(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
@@ -140,6 +140,13 @@ def peak_memory_mb() -> float:
         return 0.0
     unit = 1 if platform.system() == "Darwin" else 1024
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # run from a source tree
+        return "not installed"
 
 
 def _commit() -> str:

@@ -6,16 +6,13 @@ from (seed, t), on nothing else. So a checkpoint is the weights, the optimiser's
 a resumed run ends with the same bits as one that was never interrupted.
 """
 
-import csv
-import io
-import json
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +22,10 @@ from tqdm.auto import tqdm
 
 from pmms.episodes import EpisodeDataset, EpisodeSampler, Transform, collate, mix
 from pmms.features import FeatureBank, FeatureBatch
-from pmms.files import write_atomically
 from pmms.folds import VOID
 from pmms.models import FewShotSegmenter, Prediction, upsample
+from pmms.run_state import LossPoint, RunState
 
-CHECKPOINT = "checkpoint.pt"
-LOG = "loss.csv"
 _DROPOUT = 1  # stream of random numbers for dropout, apart from the one for views
 
 
@@ -90,14 +85,6 @@ class TrainConfig:
         return self.learning_rate * (1 - step / self.iterations) ** self.power
 
 
-class LossPoint(NamedTuple):
-    """One row of the log: steps done, mean loss since the last row, learning rate."""
-
-    step: int
-    loss: float
-    learning_rate: float
-
-
 class TrainingInterrupted(Exception):
     """SIGINT came; a checkpoint is written, and the same call goes on from there."""
 
@@ -141,7 +128,9 @@ def train(
     frozen = config.backbone_lr == 0
     model.backbone.requires_grad_(not frozen)
     optimizer = _optimizer(model, config)
-    state = _State(model, optimizer, config, Path(folder) if folder is not None else None)
+    settings = {"train": asdict(config), "model": asdict(model.config)}
+    folder = None if folder is None else Path(folder)
+    state = RunState(model, optimizer, settings=settings, folder=folder)
     state.resume()
     batches = _batches(source, sampler, config, state.step, workers, device)
     writer = _tensorboard(state) if tensorboard and state.folder is not None else None
@@ -207,100 +196,6 @@ def segmentation_loss(
     return torch.stack(losses).sum()
 
 
-class _State:
-    """What a run has reached, and its way to and from the disk."""
-
-    def __init__(
-        self,
-        model: FewShotSegmenter,
-        optimizer: torch.optim.Optimizer,
-        config: TrainConfig,
-        folder: Path | None,
-    ) -> None:
-        self.model, self.optimizer, self.config, self.folder = model, optimizer, config, folder
-        self.step = 0
-        self.history: list[LossPoint] = []
-        self.pending: list[Tensor] = []  # losses since the last row of the log
-        # A frozen backbone is the same in every run; leaving it out makes checkpoints small.
-        self.skipped = "backbone." if config.backbone_lr == 0 else "-"
-
-    def log(self, rate: float) -> LossPoint:
-        loss = torch.stack(self.pending).mean().item()
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            raise FloatingPointError(
-                f"the loss is {loss} within the last {len(self.pending)} steps before step "
-                f"{self.step}; lower learning_rate, or start again from the last checkpoint"
-            )
-        self.history.append(LossPoint(self.step, loss, rate))
-        self.pending.clear()
-        return self.history[-1]
-
-    def resume(self) -> None:
-        """Go on from the checkpoint in the folder, if there is one."""
-        if self.folder is None or not (self.folder / CHECKPOINT).is_file():
-            return
-        path = self.folder / CHECKPOINT
-        saved = load_checkpoint(path)
-        if saved["settings"] != self._settings():
-            raise ValueError(
-                f"{path} belongs to a run with other settings; take another folder, or delete it "
-                "to start anew"
-            )
-        self.model.load_state_dict(saved["model"], strict=False)
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.step = saved["step"]
-        self.history = [LossPoint(*point) for point in saved["history"]]
-        self.pending = list(saved["pending"])
-
-    def save(self) -> None:
-        if self.folder is None:
-            return
-        model = {
-            name: value
-            for name, value in self.model.state_dict().items()
-            if not name.startswith(self.skipped)
-        }
-        content = {
-            "settings": self._settings(),
-            "step": self.step,
-            "model": model,
-            "optimizer": self.optimizer.state_dict(),
-            "history": [tuple(point) for point in self.history],
-            "pending": [loss.cpu() for loss in self.pending],
-        }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomically(self.folder / CHECKPOINT, buffer.getvalue())
-        rows = io.StringIO()
-        table = csv.writer(rows, lineterminator="\n")
-        table.writerow(LossPoint._fields)
-        table.writerows(self.history)
-        write_atomically(self.folder / LOG, rows.getvalue().encode())
-
-    def _settings(self) -> str:
-        """All that decides the run, as a string that can be compared."""
-        settings = {"train": asdict(self.config), "model": asdict(self.model.config)}
-        return json.dumps(settings, sort_keys=True)
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a training checkpoint.
-
-    Raises:
-        ValueError: if the file is damaged or something else; says what to do.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"settings", "step", "model", "optimizer"} <= content.keys():
-            raise ValueError("entries are missing")
-    except Exception as error:
-        raise ValueError(
-            f"{path} is no training checkpoint of this package, or damaged ({error}); delete it to "
-            "start anew"
-        ) from error
-    return content
-
-
 def _batches(
     source: FeatureBank | Transform,
     sampler: EpisodeSampler,
@@ -360,7 +255,7 @@ def _optimizer(model: FewShotSegmenter, config: TrainConfig) -> torch.optim.Opti
     )
 
 
-def _tensorboard(state: _State) -> Any:
+def _tensorboard(state: RunState) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(str(state.folder), purge_step=state.step)

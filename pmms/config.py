@@ -1,0 +1,192 @@
+"""Settings of a run, checked before any work is done.
+
+A run is decided by four groups of settings: data, model, training, protocol. People give them by
+name, as flat parameters, on top of a profile: ``mini`` runs in minutes on two CPU cores with data
+drawn by code, ``paper`` has the paper's settings.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_origin, get_type_hints
+
+from pmms.evaluation import Protocol
+from pmms.folds import split_classes
+from pmms.models import ModelConfig
+from pmms.results import record_name
+from pmms.training import TrainConfig
+
+DATASETS = ("parts", "pascal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images.
+
+    Attributes:
+        dataset: "parts" (drawn by code) or "pascal" (a VOC folder tree under ``root``).
+        fold: 0 to 3; its classes are novel.
+        validation: hold the classes of the next fold out of training too and test on them instead
+            of the novel ones: for choosing settings.
+        root: folder of the VOC tree; not used by "parts".
+        train_split, test_split: names of the image lists of the VOC tree.
+        labels: folder of its label maps, "SegmentationClass" or "SegmentationClassAug".
+        train_images, test_images: how many images of "parts" there are.
+        extra_classes: training-only classes of "parts", drawn by a random part grammar.
+        train_size, test_size: side that images are squashed to, in pixels.
+        views: kept views of a training image, the plain one included (frozen backbones only).
+    """
+
+    dataset: str = "parts"
+    fold: int = 0
+    validation: bool = False
+    root: str = ""
+    train_split: str = "train"
+    test_split: str = "val"
+    labels: str = "SegmentationClassAug"
+    train_images: int = 500
+    test_images: int = 300
+    extra_classes: int = 60
+    train_size: int = 160
+    test_size: int = 160
+    views: int = 2
+
+    def __post_init__(self) -> None:
+        if self.dataset not in DATASETS:
+            raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; got {self.dataset!r}")
+        split_classes(self.dataset, self.fold)  # refuses a fold that does not exist
+        if self.dataset == "pascal" and not self.root:
+            raise ValueError("dataset='pascal' needs root, the folder that holds VOCdevkit")
+        for name in ("train_images", "test_images", "views", "train_size", "test_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that decides a run; made by :func:`run_config`."""
+
+    profile: str
+    data: DataConfig
+    model: ModelConfig
+    train: TrainConfig
+    protocol: Protocol
+
+    def flat(self) -> dict[str, Any]:
+        """Parameters by the names that :func:`run_config` takes."""
+        values: dict[str, Any] = {"profile": self.profile}
+        for parameter, (part, name) in PARAMETERS.items():
+            values[parameter] = getattr(getattr(self, part), name)
+        return values
+
+    @property
+    def name(self) -> str:
+        """File stem of the record."""
+        flat = self.flat()
+        flat.pop("root")  # where the data lies does not decide the result
+        flat["fold"] = f"fold{flat['fold']}"
+        shown = ("dataset", "fold", "model", "backbone", "shots", "seed")
+        flat["shots"], flat["seed"] = f"{flat['shots']}shot", f"seed{flat['seed']}"
+        return record_name(flat, shown)
+
+
+def _parameters() -> dict[str, tuple[str, str]]:
+    """Name of a parameter -> part of :class:`RunConfig` and its field."""
+    parts = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "protocol": Protocol}
+    renamed = {
+        ("model", "name"): "model",
+        ("model", "seed"): "em_seed",
+        ("train", "void"): "train_void",
+        ("protocol", "name"): "protocol",
+        ("protocol", "seeds"): "episode_seeds",
+        ("protocol", "void"): "test_void",
+    }
+    return {
+        renamed.get((part, field.name), field.name): (part, field.name)
+        for part, kind in parts.items()
+        for field in fields(kind)
+    }
+
+
+PARAMETERS = _parameters()
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "mini": {
+        "dataset": "parts",
+        "model": "pmms",
+        "backbone": "efficientnet_lite0",
+        "width": 48,
+        "reduce_kernel": 1,
+        "p_conv_kappa": 20.0,
+        "norm": "group",
+        "aspp_rates": (2, 4, 6),
+        "aspp_dropout": 0.0,
+        "iterations": 1000,
+        "learning_rate": 0.02,
+    },
+    "paper": {
+        "dataset": "pascal",
+        "model": "pmms",
+        "backbone": "resnet50",
+        "train_size": 321,
+        "test_size": 481,
+        "backbone_lr": 0.1,
+        "iterations": 200_000,
+        "learning_rate": 0.0035,
+    },
+}
+
+
+def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
+    """Settings of a run: a profile with some parameters changed.
+
+    Args:
+        profile: "mini" or "paper".
+        parameters: any of ``PARAMETERS``; see :class:`DataConfig`,
+            :class:`pmms.models.ModelConfig`, :class:`pmms.training.TrainConfig` and
+            :class:`pmms.evaluation.Protocol`.
+
+    Raises:
+        ValueError: for an unknown profile or parameter (the message lists the valid ones), or a
+            value that does not fit.
+        TypeError: for a value of the wrong type.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}; got {profile!r}")
+    unknown = sorted(set(parameters) - set(PARAMETERS))
+    if unknown:
+        raise ValueError(
+            f"unknown parameter(s) {', '.join(unknown)}; valid are {', '.join(sorted(PARAMETERS))}"
+        )
+    values: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "train": {}, "protocol": {}}
+    for name, value in {**PROFILES[profile], **parameters}.items():
+        part, field_name = PARAMETERS[name]
+        values[part][field_name] = _checked(name, value)
+    return RunConfig(
+        profile=profile,
+        data=DataConfig(**values["data"]),
+        model=ModelConfig(**values["model"]),
+        train=TrainConfig(**values["train"]),
+        protocol=Protocol(**values["protocol"]),
+    )
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A parameter's value in the type of its field; a whole number may stand for a float."""
+    part, field_name = PARAMETERS[name]
+    kind = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "protocol": Protocol}
+    hint = get_type_hints(kind[part])[field_name]
+    if get_origin(hint) is Literal or hint is str:
+        fits = isinstance(value, str)
+    elif hint is bool:
+        fits = isinstance(value, bool)
+    elif hint is int:
+        fits = isinstance(value, int) and not isinstance(value, bool)
+    elif hint in (float, float | None):
+        fits = isinstance(value, int | float) and not isinstance(value, bool)
+        fits = fits or (value is None and hint is not float)
+        value = float(value) if fits and value is not None else value
+    else:  # tuples and mappings are checked where they are used
+        fits = True
+    if not fits:
+        readable = getattr(hint, "__name__", str(hint)).replace("typing.", "")
+        raise TypeError(f"{name} must be {readable}, got {value!r} ({type(value).__name__})")
+    return value

@@ -1,0 +1,140 @@
+"""What a training run has reached, and its way to and from the disk."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pmms.files import write_atomically
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "loss.csv"
+
+
+class LossPoint(NamedTuple):
+    """One row of the log: steps done, mean loss since the last row, learning rate."""
+
+    step: int
+    loss: float
+    learning_rate: float
+
+
+class RunState:
+    """Step, log, weights and momentum of a run.
+
+    Attributes:
+        step: steps done.
+        history: the log so far.
+        pending: losses since the last row of the log.
+
+    Args:
+        model: its weights are saved and restored, those of a frozen backbone excepted: they are the
+            same in every run, and without them checkpoints are small.
+        optimizer: its momentum likewise.
+        settings: JSON values that decide the run; a checkpoint of other settings is refused.
+        folder: for checkpoint and log; None keeps nothing.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        settings: dict[str, Any],
+        folder: Path | None,
+    ) -> None:
+        self.model, self.optimizer, self.folder = model, optimizer, folder
+        self.settings = json.dumps(settings, sort_keys=True)
+        self.step = 0
+        self.history: list[LossPoint] = []
+        self.pending: list[Tensor] = []
+
+    def log(self, rate: float) -> LossPoint:
+        """Close a row of the log.
+
+        Raises:
+            FloatingPointError: if the mean loss is NaN or infinite.
+        """
+        loss = torch.stack(self.pending).mean().item()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} in the {len(self.pending)} steps before step {self.step}; "
+                "lower learning_rate, or start again from the last checkpoint"
+            )
+        self.history.append(LossPoint(self.step, loss, rate))
+        self.pending.clear()
+        return self.history[-1]
+
+    def resume(self) -> None:
+        """Go on from the checkpoint in the folder, if there is one.
+
+        Raises:
+            ValueError: if it is damaged, or of a run with other settings.
+        """
+        if self.folder is None or not (self.folder / CHECKPOINT).is_file():
+            return
+        path = self.folder / CHECKPOINT
+        saved = load_checkpoint(path)
+        if saved["settings"] != self.settings:
+            raise ValueError(
+                f"{path} belongs to a run with other settings; take another folder, or delete it "
+                "to start anew"
+            )
+        self.model.load_state_dict(saved["model"], strict=False)
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step = saved["step"]
+        self.history = [LossPoint(*point) for point in saved["history"]]
+        self.pending = list(saved["pending"])
+
+    def save(self) -> None:
+        """Write checkpoint and log, each atomically."""
+        if self.folder is None:
+            return
+        content = {
+            "settings": self.settings,
+            "step": self.step,
+            "model": self._weights(),
+            "optimizer": self.optimizer.state_dict(),
+            "history": [tuple(point) for point in self.history],
+            "pending": [loss.cpu() for loss in self.pending],
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(self.folder / CHECKPOINT, buffer.getvalue())
+        rows = io.StringIO()
+        table = csv.writer(rows, lineterminator="\n")
+        table.writerow(LossPoint._fields)
+        table.writerows(self.history)
+        write_atomically(self.folder / LOG, rows.getvalue().encode())
+
+    def _weights(self) -> dict[str, Tensor]:
+        frozen = not any(p.requires_grad for p in self.model.backbone.parameters())
+        return {
+            name: value
+            for name, value in self.model.state_dict().items()
+            if not (frozen and name.startswith("backbone."))
+        }
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a training checkpoint.
+
+    Raises:
+        ValueError: if the file is damaged or something else; says what to do.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        missing = {"settings", "step", "model", "optimizer", "history", "pending"} - set(content)
+        if missing:
+            raise ValueError(f"entries are missing: {sorted(missing)}")
+    except Exception as error:
+        raise ValueError(
+            f"{path} is no training checkpoint of this package, or damaged ({error}); delete it to "
+            "start anew"
+        ) from error
+    return content
