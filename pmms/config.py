@@ -119,8 +119,8 @@ PROFILES: dict[str, dict[str, Any]] = {
         "norm": "group",
         "aspp_rates": (2, 4, 6),
         "aspp_dropout": 0.0,
-        "iterations": 1000,
-        "learning_rate": 0.02,
+        "iterations": 800,
+        "learning_rate": 0.05,
     },
     "paper": {
         "dataset": "pascal",

@@ -212,28 +212,31 @@ def run(
     return record
 
 
+def first_seed(config: RunConfig) -> Protocol:
+    """The protocol of a run with its first episode seed only: enough for a control."""
+    return replace(config.protocol, seeds=config.protocol.seeds[:1])
+
+
 def score_controls(
     config: RunConfig,
     model: FewShotSegmenter,
     data: Data,
     images: Images,
     *,
-    controls: Collection[Control] = CONTROLS,
     device: torch.device | str = "cpu",
     workers: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """The model, its controls and the classes seen in training, on the first episode seed only.
-
-    Returns:
-        Summaries by name: "model", each of ``controls`` and, with controls, "seen_classes".
-    """
-    protocol = replace(config.protocol, seeds=config.protocol.seeds[:1])
-    shared: dict[str, Any] = {"protocol": protocol, "device": device, "workers": workers}
-    scores = {"model": evaluate_model(config, model, data, images, **shared).summary()}
-    for control in controls:
-        result = evaluate_model(config, model, data, images, control=control, **shared)
-        scores[control] = result.summary()
-    if controls and config.model.name != "training_free":
+    """Summaries of the controls and, after training, of "seen_classes"; one episode seed each."""
+    shared: dict[str, Any] = {
+        "protocol": first_seed(config),
+        "device": device,
+        "workers": workers,
+    }
+    scores = {
+        control: evaluate_model(config, model, data, images, control=control, **shared).summary()
+        for control in CONTROLS
+    }
+    if config.model.name != "training_free":
         split = split_classes(
             config.data.dataset, config.data.fold, validation=config.data.validation
         )

@@ -1,0 +1,134 @@
+"""Tables of the book and the README, written from run records; nobody types a number."""
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pmms.files import write_atomically
+from pmms.folds import FOLDS
+from pmms.results import RunRecord, load_records
+
+NOT_RUN = "not run"
+ROWS: tuple[tuple[str, str], ...] = (
+    ("model", "trained"),
+    ("untrained", "the same network, untrained"),
+    ("wrong_support", "trained, shown another class's support"),
+    ("everything", "everything foreground"),
+    ("all_objects", "true mask of all objects"),
+)
+"""Entries of a record's scores, and what a table calls them."""
+
+
+def fold_table(records: Iterable[RunRecord], rows: Sequence[tuple[str, str]] = ROWS) -> str:
+    """mIoU by fold as a Markdown table: one row for each model and each of its controls.
+
+    A cell holds the mean over seeds and, with two seeds or more, their standard deviation. The last
+    column is the mean over folds of the fold means.
+
+    Args:
+        records: of one protocol; several models, folds and seeds.
+        rows: entries of ``scores`` and their titles.
+
+    Raises:
+        ValueError: for records of different protocols, which have no place in one table.
+    """
+    records = list(records)
+    protocols = {str(sorted(record.protocol.items())) for record in records}
+    if len(protocols) > 1:
+        raise ValueError(f"one table holds one protocol; got {len(protocols)}")
+    lines = ["| model | " + " | ".join(f"fold {fold}" for fold in range(FOLDS)) + " | mean |"]
+    lines.append("|---|" + "---:|" * (FOLDS + 1))
+    for model in dict.fromkeys(record.parameters["model"] for record in records):
+        of_model = [record for record in records if record.parameters["model"] == model]
+        for entry, title in rows:
+            values = [_values(of_model, entry, fold) for fold in range(FOLDS)]
+            if any(values):
+                cells = [_cell(seeds) for seeds in values]
+                lines.append(f"| {model}: {title} | {' | '.join(cells)} | {_mean(values)} |")
+    return "\n".join(lines)
+
+
+def describe(records: Iterable[RunRecord]) -> str:
+    """One line that says how the numbers came about: protocol, seeds, versions, machine, time."""
+    records = list(records)
+    if not records:
+        return "No run record yet."
+    protocol = records[0].protocol
+    seeds = sorted({record.parameters["seed"] for record in records})
+    steps = sorted({record.parameters["iterations"] for record in records})
+    minutes = sum(sum(record.seconds.values()) for record in records) / 60
+    machines = sorted({record.environment["device"] for record in records})
+    torch = sorted({record.environment["versions"]["torch"] for record in records})
+    commits = sorted({record.environment["commit"] for record in records})
+    return (
+        f"mIoU in percent on novel classes of PartsVOC; protocol `{protocol['name']}`, "
+        f"{protocol['shots']}-shot, {len(protocol['seeds'])} x {protocol['episodes']} episodes; "
+        f"{_listed(steps)} training steps; training seeds {_listed(seeds)}; {len(records)} runs, "
+        f"{minutes:.0f} minutes in all on {_listed(machines)} ({records[0].environment['threads']} "
+        f"threads), PyTorch {_listed(torch)}, commit {_listed(commits)}. In parentheses: standard "
+        "deviation over training seeds."
+    )
+
+
+def fill(text: str, blocks: Mapping[str, str]) -> str:
+    """Replace what stands between ``<!-- NAME -->`` and ``<!-- /NAME -->``, for each block.
+
+    Raises:
+        ValueError: if a block's marks are missing.
+    """
+    for name, content in blocks.items():
+        marked = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not marked.search(text):
+            raise ValueError(f"the text has no place marked <!-- {name} --> ... <!-- /{name} -->")
+        text = marked.sub(lambda found: found[1] + content + "\n" + found[2], text)  # noqa: B023
+    return text
+
+
+def blocks(results: Path | str) -> dict[str, str]:
+    """All generated blocks by name, from the records in a folder."""
+    mini = load_records(results, profile="mini", dataset="parts", shots=1, validation=False)
+    order = ("baseline", "pmms_plus", "pmms", "rpmms")
+    mini = [r for name in order for r in mini if r.parameters["model"] == name]
+    return {"mini-table": f"{fold_table(mini)}\n\n{describe(mini)}"}
+
+
+def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
+    """Fill the blocks of some files in place; returns those that changed."""
+    changed = []
+    for path in map(Path, files):
+        before = path.read_text(encoding="utf-8")
+        wanted = {
+            name: text for name, text in blocks(results).items() if f"<!-- {name} -->" in before
+        }
+        after = fill(before, wanted)
+        if after != before:
+            write_atomically(path, after.encode())
+            changed.append(path)
+    return changed
+
+
+def _values(records: Sequence[RunRecord], entry: str, fold: int) -> list[float]:
+    return [
+        record.scores[entry]["miou"]
+        for record in records
+        if record.parameters["fold"] == fold and entry in record.scores
+    ]
+
+
+def _cell(seeds: Sequence[float]) -> str:
+    if not seeds:
+        return NOT_RUN
+    mean = f"{statistics.fmean(seeds):.1f}"
+    return f"{mean} ({statistics.stdev(seeds):.1f})" if len(seeds) > 1 else mean
+
+
+def _mean(folds: Sequence[Sequence[float]]) -> str:
+    if not all(folds):
+        return NOT_RUN
+    return f"{statistics.fmean(statistics.fmean(seeds) for seeds in folds):.1f}"
+
+
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(str(value) for value in values)
