@@ -1,4 +1,4 @@
-"""``python -m pmms``: train, evaluate, predict, run, and write the embedded data to disk."""
+"""``python -m pmms``: train, evaluate, predict, run, tables, and the embedded data on disk."""
 
 import argparse
 import ast
@@ -129,6 +129,17 @@ def predict_command(options: argparse.Namespace) -> None:
     print(f"written: {out / f'{stem}_mask.png'} and {out / f'{stem}_overlay.png'}")
 
 
+def tables_command(options: argparse.Namespace) -> None:
+    """Fill the generated tables of the README and the book from the run records."""
+    from pmms.tables import fill_files
+
+    changed = fill_files(options.results, options.files)
+    for path in changed:
+        print(f"filled {path}")
+    if not changed:
+        print("all tables are up to date")
+
+
 def prepare_command(options: argparse.Namespace) -> None:
     """Write the embedded data as a VOC folder tree."""
     from pmms.datasets.parts import PartsVOC
@@ -194,6 +205,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--kappa", type=float, default=20.0, help="concentration, likewise")
     sub.add_argument("--size", type=int, default=0, help="side in pixels; default: the model's")
     sub.add_argument("--out", default=".", help="folder for mask and overlay")
+
+    sub = command("tables", tables_command, "fill the tables of README and book from run records")
+    sub.add_argument("files", nargs="*", default=["README.md"], help="files with marked places")
+    sub.add_argument("--results", default="results", help="folder of run records")
 
     sub = command("prepare", prepare_command, "write the embedded data to disk")
     sub.add_argument("data", choices=("parts",), help="which data")
