@@ -68,6 +68,23 @@ def save_figure(figure: Figure, label: str, *, folder: Path | str = "../figures"
     return path
 
 
+def publish(figure: Figure, label: str, *, alt: str, folder: Path | str = "../figures") -> None:
+    """Save a figure under its label and show it in the notebook with a text for those who cannot
+    see it.
+
+    Args:
+        figure: closed afterwards.
+        label: file stem, see :func:`save_figure`.
+        alt: what the figure shows, in a sentence.
+        folder: see :func:`save_figure`.
+    """
+    from IPython.display import display
+
+    save_figure(figure, label, folder=folder)
+    display(figure, metadata={"image/png": {"alt": alt}})
+    plt.close(figure)
+
+
 def picture(image: Tensor) -> np.ndarray:
     """(3, H, W), uint8 or float in [0, 1], to an array (H, W, 3) that matplotlib shows."""
     return image.permute(1, 2, 0).cpu().numpy()
