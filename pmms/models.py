@@ -13,10 +13,12 @@ baseline       1, masked average pooling   no                  1
 pmms_plus      K foreground                no                  1
 pmms           K foreground, K background  yes                 1
 rpmms          K = 1, 3, 6 in turn         yes                 3
+no_support     1, set to zero              no                  1
 training_free  K foreground, K background  is the prediction   1
 =============  ==========================  ==================  ======
 
-The baseline is CANet (Zhang et al., CVPR 2019) without its iterations. Where the paper is silent,
+The baseline is CANet (Zhang et al., CVPR 2019) without its iterations. ``no_support`` is a control:
+the baseline, trained and tested without a word from the support. Where the paper is silent,
 or its code differs, :class:`ModelConfig` has an option; ``pmms.authors`` sets all of them as the
 authors' code does.
 """
@@ -34,8 +36,8 @@ from pmms.heads import ASPP, BlockStyle, ConvBlock, PConv, PMatch, ResidualRefin
 from pmms.mixture import INITS, KERNELS
 from pmms.prototypes import PrototypeMixture, partition_samples
 
-MODELS = ("baseline", "pmms_plus", "pmms", "rpmms", "training_free")
-DEFAULT_K = {"baseline": (1,), "rpmms": (1, 3, 6)}
+MODELS = ("baseline", "pmms_plus", "pmms", "rpmms", "no_support", "training_free")
+DEFAULT_K = {"baseline": (1,), "no_support": (1,), "rpmms": (1, 3, 6)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +110,8 @@ class ModelConfig:
         _choice("prob_map_at", self.prob_map_at, ("fusion", "residual"))
         fits = len(k) == stages and all(_whole(n, least=1) for n in k)
         _expect("k", k, f"{stages} whole number(s) >= 1", fits)
-        if self.name == "baseline":
-            _expect("k", k, "1 for the baseline, which has a single prototype", k == (1,))
+        if self.name in ("baseline", "no_support"):
+            _expect("k", k, f"1 for {self.name}, which has a single prototype", k == (1,))
         _expect("kappa", self.kappa, "a finite number > 0", _positive(self.kappa))
         fits = self.p_conv_kappa is None or _positive(self.p_conv_kappa)
         _expect("p_conv_kappa", self.p_conv_kappa, "None or a finite number > 0", fits)
@@ -241,6 +243,8 @@ class FewShotSegmenter(nn.Module):
         prob_map = background = None
         for mixture in self.mixtures:
             foreground = mixture(positive)
+            if self.config.name == "no_support":
+                foreground = torch.zeros_like(foreground)
             if self.config.has_p_conv:
                 background = mixture(negative)
                 frozen = self.config.gradient == "none"

@@ -89,7 +89,7 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
 def blocks(results: Path | str) -> dict[str, str]:
     """All generated blocks by name, from the records in a folder."""
     mini = load_records(results, profile="mini", dataset="parts", shots=1, validation=False)
-    order = ("baseline", "pmms_plus", "pmms", "rpmms")
+    order = ("no_support", "baseline", "pmms_plus", "pmms", "rpmms")
     mini = [r for name in order for r in mini if r.parameters["model"] == name]
     return {"mini-table": f"{fold_table(mini)}\n\n{describe(mini)}"}
 
