@@ -218,7 +218,9 @@ def _from_images(
     sampler: EpisodeSampler, transform: EvalTransform, workers: int, device: torch.device
 ) -> Iterator[_TestBatch]:
     """One episode a batch: queries keep their own sizes."""
-    loader = DataLoader(_WithOriginal(sampler, transform), batch_size=None, num_workers=workers)
+    episodes = _WithOriginal(sampler, transform)
+    # A generator of its own, or the loader would draw from the caller's.
+    loader = DataLoader(episodes, batch_size=None, num_workers=workers, generator=torch.Generator())
     for episode, labels in loader:
         batch = collate([episode]).to(device)
         labels = labels[None].to(device)

@@ -216,7 +216,10 @@ def _compute(
 ) -> tuple[Tensor, Tensor]:
     backbone.eval().to(device)
     per_batch = math.ceil(IMAGES_PER_BATCH / images.views)
-    loader = DataLoader(images, batch_size=per_batch, num_workers=workers)
+    # A generator of its own, or the loader would draw from the caller's.
+    loader = DataLoader(
+        images, batch_size=per_batch, num_workers=workers, generator=torch.Generator()
+    )
     features: list[Tensor] = []
     labels: list[Tensor] = []
     with tqdm(total=len(images), desc=description, unit="image") as progress:

@@ -214,9 +214,12 @@ def _batches(
     episodes = EpisodeDataset(sampler, source)
     rest = Subset(episodes, range(start * size, config.iterations * size))
     pinned = device.type == "cuda"
+    # A loader draws a number when it starts; from the global generator, the dropout of the first
+    # step after a resume would differ.
     loader = DataLoader(
-        rest, batch_size=size, collate_fn=collate, num_workers=workers, pin_memory=pinned
-    )
+        rest, batch_size=size, collate_fn=collate, num_workers=workers, pin_memory=pinned,
+        generator=torch.Generator(),
+    )  # fmt: skip
     for batch in loader:
         yield batch.to(device, non_blocking=pinned)
 
