@@ -1,9 +1,15 @@
-"""A small data set in memory, for tests of whatever takes a data set."""
+"""A small data set in memory and a small network, for tests of whatever takes one."""
+
+from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch import Tensor, nn
 
+from pmms.backbones import BACKBONES, Backbone
 from pmms.datasets.base import Sample, SegmentationDataset
 from pmms.folds import VOID
+from pmms.models import FewShotSegmenter, build_model
 
 
 class FakeDataset(SegmentationDataset):
@@ -63,3 +69,30 @@ def fake_dataset(images: int = 24, *, classes: int = 6) -> FakeDataset:
             shown[(i + 1) % classes + 1] = 6
         contents.append(shown)
     return FakeDataset(contents, classes=classes)
+
+
+class TinyBackbone(Backbone):
+    """A strided convolution with BatchNorm: stride 8, 12 channels, weights from ``seed``."""
+
+    def __init__(self, weights: str | None = None, *, seed: int = 0) -> None:
+        super().__init__("tiny", 12, mean=(0.5,) * 3, std=(0.25,) * 3)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = nn.Sequential(nn.Conv2d(3, 12, 8, stride=8), nn.BatchNorm2d(12))
+
+    def features(self, image: Tensor) -> Tensor:
+        return self.net(image)
+
+
+def with_tiny_backbone() -> Any:
+    """A context in which "tiny" is the name of a backbone."""
+    return patch.dict(BACKBONES, tiny=TinyBackbone)
+
+
+def tiny_model(name: str = "pmms", *, seed: int = 0, **options: Any) -> FewShotSegmenter:
+    """A network of a few thousand weights, which follow from ``seed``."""
+    small = {"width": 8, "reduce_kernel": 1, "norm": "group", "aspp_rates": (1, 2, 3)}
+    small |= {"em_iterations": 3, "aspp_dropout": 0.0, "p_conv_kappa": 20.0}
+    with with_tiny_backbone(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_model(name, backbone=TinyBackbone(), **(small | options))
