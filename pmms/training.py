@@ -160,9 +160,10 @@ def train(
                 progress.set_postfix(loss=f"{point.loss:.3f}")
                 if writer is not None:
                     writer.add_scalar("loss", point.loss, point.step)
-            if state.step % config.checkpoint_every == 0 or last or stop():
+            stopped = stop()  # asked once: a signal between two questions would not be saved
+            if state.step % config.checkpoint_every == 0 or last or stopped:
                 state.save()
-            if stop() and not last:
+            if stopped and not last:
                 raise TrainingInterrupted(
                     f"stopped after step {state.step} of {config.iterations}; the same call goes on"
                 )
@@ -268,16 +269,21 @@ def _tensorboard(state: RunState) -> Any:
 def _sigint_noted(folder: Path | None) -> Iterator[Callable[[], bool]]:
     """Within the block SIGINT is only noted, so that a step ends and can be saved.
 
-    Without a folder nothing could be saved, and outside the main thread no handler can be set:
-    SIGINT then works as ever.
+    A second SIGINT works as ever, for a step that does not end. Without a folder nothing could be
+    saved, and outside the main thread no handler can be set: there the first one does, too.
     """
-    noted = threading.Event()
+    noted: list[int] = []  # no threading.Event: its lock is no place to be interrupted at
     if folder is None or threading.current_thread() is not threading.main_thread():
-        yield noted.is_set
+        yield lambda: False
         return
-    before = signal.signal(signal.SIGINT, lambda *_: noted.set())
+
+    def note(number: int, _: object) -> None:
+        noted.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.signal(signal.SIGINT, note)
     try:
-        yield noted.is_set
+        yield lambda: bool(noted)
     finally:
         signal.signal(signal.SIGINT, before)
 
