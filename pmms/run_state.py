@@ -60,13 +60,7 @@ class RunState:
         Raises:
             FloatingPointError: if the mean loss is NaN or infinite.
         """
-        loss = torch.stack(self.pending).mean().item()
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss became {loss} in the {len(self.pending)} steps before step {self.step}; "
-                "lower learning_rate, or start again from the last checkpoint"
-            )
-        self.history.append(LossPoint(self.step, loss, rate))
+        self.history.append(LossPoint(self.step, self._mean_loss(), rate))
         self.pending.clear()
         return self.history[-1]
 
@@ -92,9 +86,16 @@ class RunState:
         self.pending = list(saved["pending"])
 
     def save(self) -> None:
-        """Write checkpoint and log, each atomically."""
+        """Write checkpoint and log, each atomically.
+
+        Raises:
+            FloatingPointError: if a loss since the last row of the log is NaN or infinite: the last
+                checkpoint is worth more than this one.
+        """
         if self.folder is None:
             return
+        if self.pending:
+            self._mean_loss()
         content = {
             "settings": self.settings,
             "step": self.step,
@@ -111,6 +112,16 @@ class RunState:
         table.writerow(LossPoint._fields)
         table.writerows(self.history)
         write_atomically(self.folder / LOG, rows.getvalue().encode())
+
+    def _mean_loss(self) -> float:
+        """Of the pending steps; those from a checkpoint are on the CPU, wherever the model is."""
+        loss = torch.stack([loss.cpu() for loss in self.pending]).mean().item()
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss became {loss} in the {len(self.pending)} steps before step {self.step}; "
+                "lower learning_rate, or start again from the last checkpoint"
+            )
+        return loss
 
     def _weights(self) -> dict[str, Tensor]:
         frozen = not any(p.requires_grad for p in self.model.backbone.parameters())
