@@ -9,7 +9,7 @@ a resumed run ends with the same bits as one that was never interrupted.
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -137,7 +137,12 @@ def train(
     progress = tqdm(total=config.iterations, initial=state.step, desc="train", unit="step")
     cuda = [device] if device.type == "cuda" else []
     # The caller's generators stay as they are.
-    with torch.random.fork_rng(devices=cuda), _sigint_noted(state.folder) as stop, progress:
+    with (
+        torch.random.fork_rng(devices=cuda),
+        _sigint_noted(state.folder) as stop,
+        progress,
+        nullcontext() if writer is None else closing(writer),
+    ):
         while state.step < config.iterations:
             torch.manual_seed(mix(config.seed, _DROPOUT, state.step))
             _train_mode(model, frozen)
@@ -167,8 +172,6 @@ def train(
                 raise TrainingInterrupted(
                     f"stopped after step {state.step} of {config.iterations}; the same call goes on"
                 )
-    if writer is not None:
-        writer.close()
     model.eval()
     return state.history
 
@@ -262,7 +265,8 @@ def _optimizer(model: FewShotSegmenter, config: TrainConfig) -> torch.optim.Opti
 def _tensorboard(state: RunState) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(state.folder), purge_step=state.step)
+    # Points after the checkpoint, which are computed again, are dropped; the one at it stays.
+    return SummaryWriter(str(state.folder), purge_step=state.step + 1)
 
 
 @contextmanager
