@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm.auto import tqdm
 
 from pmms.episodes import EpisodeDataset, EpisodeSampler, Transform, collate, mix
-from pmms.features import FeatureBank, FeatureBatch
+from pmms.features import FeatureBank, FeatureBatch, weights_digest
 from pmms.folds import VOID
 from pmms.models import FewShotSegmenter, Prediction, upsample
 from pmms.run_state import LossPoint, RunState
@@ -128,9 +128,10 @@ def train(
     frozen = config.backbone_lr == 0
     model.backbone.requires_grad_(not frozen)
     optimizer = _optimizer(model, config)
-    settings = {"train": asdict(config), "model": asdict(model.config)}
     folder = None if folder is None else Path(folder)
-    state = RunState(model, optimizer, settings=settings, folder=folder)
+    state = RunState(
+        model, optimizer, settings=_settings(model, source, sampler, config), folder=folder
+    )
     state.resume()
     batches = _batches(source, sampler, config, state.step, workers, device)
     writer = _tensorboard(state) if tensorboard and state.folder is not None else None
@@ -260,6 +261,28 @@ def _optimizer(model: FewShotSegmenter, config: TrainConfig) -> torch.optim.Opti
         momentum=config.momentum,
         weight_decay=config.weight_decay,
     )
+
+
+def _settings(
+    model: FewShotSegmenter,
+    source: FeatureBank | Transform,
+    sampler: EpisodeSampler,
+    config: TrainConfig,
+) -> dict[str, Any]:
+    """All that decides a run besides the first weights of the head; a checkpoint belongs to it."""
+    if isinstance(source, FeatureBank):
+        made_by = ["features", *source.features.shape[1:], *source.labels.shape[1:]]
+    else:
+        made_by = [type(source).__name__, getattr(source, "size", None)]
+    frozen = config.backbone_lr == 0
+    return {
+        "train": asdict(config),
+        "model": asdict(model.config),
+        "backbone": weights_digest(model.backbone) if frozen else None,  # then not in checkpoints
+        "source": made_by,
+        "dataset": sampler.dataset.fingerprint(),
+        "episodes": [sampler.classes, sampler.shots, sampler.seed],
+    }
 
 
 def _tensorboard(state: RunState) -> Any:
