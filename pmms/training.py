@@ -6,6 +6,7 @@ from (seed, t), on nothing else. So a checkpoint is the weights, the optimiser's
 a resumed run ends with the same bits as one that was never interrupted.
 """
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -68,11 +69,11 @@ class TrainConfig:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         ranges = {
-            "learning_rate": self.learning_rate > 0,
+            "learning_rate": 0 < self.learning_rate < math.inf,
             "momentum": 0 <= self.momentum < 1,
-            "weight_decay": self.weight_decay >= 0,
-            "power": self.power >= 0,
-            "backbone_lr": self.backbone_lr >= 0,
+            "weight_decay": 0 <= self.weight_decay < math.inf,
+            "power": 0 <= self.power < math.inf,
+            "backbone_lr": 0 <= self.backbone_lr < math.inf,
             "void": self.void in ("ignore", "background"),
             "precision": self.precision in ("float32", "bfloat16"),
         }
