@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -150,25 +151,31 @@ def feature_bank(
         description: title of the progress bar.
 
     Raises:
-        ValueError: ``views`` below 1.
+        ValueError: ``views`` below 1, or a damaged file in ``cache``.
     """
     if views < 1:
         raise ValueError(f"views must be at least 1, the plain image; got {views}")
     path = None
     if cache is not None:
-        decides = f"{size}-{views}-{seed}-{scale}-{weights_digest(backbone)}"
+        decides = f"{size}-{views}-{seed}-{scale}-{weights_digest(backbone)}-{_options(backbone)}"
         digest = hashlib.blake2b(decides.encode(), digest_size=6).hexdigest()
         path = Path(cache) / f"{dataset.fingerprint()}-{backbone.name}-{digest}.safetensors"
         if path.is_file():
-            content = load_file(path)
+            try:
+                content = load_file(path)
+            except SafetensorError as error:
+                raise ValueError(f"{path} is damaged ({error}); delete it") from error
             return FeatureBank(dataset, content["features"], content["labels"])
     images = _Views(dataset, size=size, views=views, seed=seed, scale=scale)
     features, labels = _compute(images, backbone, workers, torch.device(device), description)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        save_file({"features": features, "labels": labels}, part)
-        os.replace(part, path)
+        try:
+            save_file({"features": features, "labels": labels}, part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     return FeatureBank(dataset, features, labels)
 
 
@@ -179,6 +186,13 @@ def weights_digest(module: torch.nn.Module) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _options(backbone: Backbone) -> str:
+    """What decides a backbone besides its weights: its options, strides and dilations."""
+    options = {n: v for n, v in vars(backbone).items() if isinstance(v, int | float | str)}
+    del options["training"]
+    return f"{sorted(options.items())} {backbone}"
 
 
 class _Views(Dataset[tuple[Tensor, Tensor]]):
