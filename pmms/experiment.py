@@ -194,9 +194,9 @@ def run(
     scores: dict[str, Any] = {}
     history: list[LossPoint] = []
     if config.model.name != "training_free":
-        scores["untrained"] = score_controls(config, model, data, images, controls=(), **where)[
-            "model"
-        ]
+        scores["untrained"] = evaluate_model(
+            config, model, data, images, protocol=first_seed(config), **where
+        ).summary()
         watch.lap("evaluate")
         folder = None if runs is None else Path(runs) / config.name
         history = train_model(
