@@ -5,8 +5,8 @@ mIoU by points. So a :class:`Protocol` is a frozen object with a name, and stand
 """
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from pmms.datasets.base import SegmentationDataset
-from pmms.episodes import EpisodeDataset, EpisodeSampler, class_mask, collate
+from pmms.episodes import Episode, EpisodeDataset, EpisodeSampler, class_mask, collate
 from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.metrics import Scores, episode_counts, scores
@@ -49,13 +49,23 @@ class Protocol:
     checkpoint: Literal["last"] = "last"
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seeds", tuple(self.seeds))
-        if self.shots < 1 or self.episodes < 1:
-            raise ValueError(f"shots and episodes must be at least 1, got {self}")
-        if not self.seeds or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds must be one or more different numbers, got {self.seeds}")
-        if self.void not in ("ignore", "background"):
-            raise ValueError(f"void must be 'ignore' or 'background', got {self.void!r}")
+        for name in ("shots", "episodes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        seeds = tuple(self.seeds) if isinstance(self.seeds, list | tuple) else (self.seeds,)
+        object.__setattr__(self, "seeds", seeds)
+        whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
+        if not seeds or not whole or len(set(seeds)) != len(seeds):
+            raise ValueError(f"seeds must be one or more different whole numbers, got {seeds}")
+        for name, choices in (
+            ("void", ("ignore", "background")),
+            ("resolution", ("original",)),
+            ("checkpoint", ("last",)),
+        ):
+            if getattr(self, name) not in choices:
+                listed = " or ".join(map(repr, choices))
+                raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
 
 
 class Result(NamedTuple):
@@ -94,9 +104,9 @@ def evaluate(
     """Test a model on episodes of some classes.
 
     Controls tell what a number would be without the thing that it is to measure. "wrong_support"
-    shows the model the support of an episode of another class; "everything" predicts foreground
-    everywhere; "all_objects" predicts the true mask of all labelled objects, as a model would that
-    finds objects but cannot tell them apart.
+    shows the model the support of the next episode that is of another class; "everything" predicts
+    foreground everywhere; "all_objects" predicts the true mask of all labelled objects, as a model
+    would that finds objects but cannot tell them apart.
 
     Args:
         model: put in eval mode and moved to ``device``.
@@ -112,15 +122,20 @@ def evaluate(
 
     Raises:
         ValueError: impossible episodes (see :class:`pmms.episodes.EpisodeSampler`), or images
-            without ``size``.
+            without ``size``; an unknown ``control`` or ``precision``; "wrong_support" with one
+            class only.
     """
+    if control is not None and control not in get_args(Control):
+        raise ValueError(f"control must be None or one of {get_args(Control)}, got {control!r}")
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
     device = torch.device(device)
     model.eval().to(device)
     class_ids: list[Tensor] = []
     counts: list[Tensor] = []
     total = protocol.episodes * len(protocol.seeds)
     with torch.inference_mode(), tqdm(total=total, desc=description, unit="episode") as progress:
-        for batch in _batches(images, classes, protocol, size, workers, device):
+        for batch in _batches(images, classes, protocol, size, control, workers, device):
             with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
                 predicted = _predict(model, batch, control)
             void = VOID if protocol.void == "ignore" else None
@@ -147,22 +162,21 @@ def _predict(model: FewShotSegmenter, batch: _TestBatch, control: Control | None
         return torch.ones_like(batch.target)
     if control == "all_objects":
         return ((batch.labels != 0) & (batch.labels != VOID)).long()
-    support, mask = batch.support, batch.support_mask
-    if control == "wrong_support":
-        other = _another_class(batch.class_id)
-        support, mask = support[other], mask[other]
     forward = model.segment if batch.are_features else model
-    return forward(support, mask, batch.query).masks((batch.target.shape[1], batch.target.shape[2]))
+    prediction = forward(batch.support, batch.support_mask, batch.query)
+    return prediction.masks((batch.target.shape[1], batch.target.shape[2]))
 
 
-def _another_class(class_id: Tensor) -> Tensor:
-    """For each episode the next one, going round, that is of another class."""
-    n = len(class_id)
-    order = (torch.arange(n)[:, None] + torch.arange(1, n + 1)).remainder(n).to(class_id.device)
-    differs = class_id[order] != class_id[:, None]
-    if not differs.any(dim=1).all():
-        raise ValueError("wrong_support needs batches with episodes of at least two classes")
-    return order.gather(1, differs.int().argmax(dim=1, keepdim=True)).squeeze(1)
+def _another_class(sampler: EpisodeSampler, index: int) -> int:
+    """Index of the next episode, going round, that is of another class than episode ``index``."""
+    n = len(sampler)
+    for other in range(index + 1, index + n):
+        if sampler[other % n].class_id != sampler[index].class_id:
+            return other % n
+    raise ValueError(
+        f"wrong_support needs episodes of at least two classes, but all {n} of seed {sampler.seed} "
+        f"are of class {sampler[index].class_id}"
+    )
 
 
 def _batches(
@@ -170,28 +184,36 @@ def _batches(
     classes: Collection[int],
     protocol: Protocol,
     size: int | None,
+    control: Control | None,
     workers: int,
     device: torch.device,
 ) -> Iterator[_TestBatch]:
+    wrong = control == "wrong_support"
     dataset = images.dataset if isinstance(images, FeatureBank) else images
     for seed in protocol.seeds:
         sampler = EpisodeSampler(
             dataset, classes, shots=protocol.shots, length=protocol.episodes, seed=seed
         )
         if isinstance(images, FeatureBank):
-            yield from _from_bank(images, sampler, device)
+            yield from _from_bank(images, sampler, wrong, device)
         elif size is None:
             raise ValueError("evaluating on images needs size, the side they are squashed to")
         else:
-            yield from _from_images(sampler, EvalTransform(size), workers, device)
+            yield from _from_images(sampler, EvalTransform(size), wrong, workers, device)
 
 
 def _from_bank(
-    bank: FeatureBank, sampler: EpisodeSampler, device: torch.device
+    bank: FeatureBank, sampler: EpisodeSampler, wrong_support: bool, device: torch.device
 ) -> Iterator[_TestBatch]:
     for start in range(0, len(sampler), BATCH):
-        episodes = [sampler[i] for i in range(start, min(start + BATCH, len(sampler)))]
+        indices = range(start, min(start + BATCH, len(sampler)))
+        episodes = [sampler[i] for i in indices]
         batch = bank.batch(episodes, device=device)
+        if wrong_support:
+            shown = bank.batch(
+                [sampler[_another_class(sampler, i)] for i in indices], device=device
+            )
+            batch = batch._replace(support=shown.support, support_mask=shown.support_mask)
         labels = bank.labels[[episode.query for episode in episodes], 0].to(device)
         yield _TestBatch(
             batch.support, batch.support_mask, batch.query, batch.query_mask, labels,
@@ -199,26 +221,37 @@ def _from_bank(
         )  # fmt: skip
 
 
-class _WithOriginal(Dataset[tuple[Any, Tensor]]):
+class _WithOriginal(Dataset[tuple[Episode, Tensor]]):
     """An episode at the network's size, and the query's label map at its own."""
 
-    def __init__(self, sampler: EpisodeSampler, transform: EvalTransform) -> None:
+    def __init__(
+        self, sampler: EpisodeSampler, transform: EvalTransform, wrong_support: bool
+    ) -> None:
         self.sampler = sampler
         self.episodes = EpisodeDataset(sampler, transform)
+        self.wrong_support = wrong_support
 
     def __len__(self) -> int:
         return len(self.sampler)
 
-    def __getitem__(self, index: int) -> tuple[Any, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Episode, Tensor]:
         labels = self.sampler.dataset[self.sampler[index].query].labels
-        return self.episodes[index], labels
+        episode = self.episodes[index]
+        if self.wrong_support:
+            shown = self.episodes[_another_class(self.sampler, index)]
+            episode = replace(episode, support=shown.support, support_mask=shown.support_mask)
+        return episode, labels
 
 
 def _from_images(
-    sampler: EpisodeSampler, transform: EvalTransform, workers: int, device: torch.device
+    sampler: EpisodeSampler,
+    transform: EvalTransform,
+    wrong_support: bool,
+    workers: int,
+    device: torch.device,
 ) -> Iterator[_TestBatch]:
     """One episode a batch: queries keep their own sizes."""
-    episodes = _WithOriginal(sampler, transform)
+    episodes = _WithOriginal(sampler, transform, wrong_support)
     # A generator of its own, or the loader would draw from the caller's.
     loader = DataLoader(episodes, batch_size=None, num_workers=workers, generator=torch.Generator())
     for episode, labels in loader:
