@@ -21,7 +21,7 @@ from pmms.backbones import (
     read_state_dict,
 )
 
-CHANNELS = {"efficientnet_lite0": 152, "resnet50": 1536, "vgg16": 512}
+CHANNELS = {"efficientnet_lite0": 432, "resnet50": 1536, "vgg16": 512}
 CELLS = {160: 20, 161: 21, 97: 13, 176: 22, 177: 23, 113: 15}
 # The authors' ResNet rounds the size of its first pooling up: 160 -> 80 -> 41 -> 21.
 CELLS_RESNET = CELLS | {160: 21, 176: 23}
@@ -72,16 +72,26 @@ def test_lite0_recognises_photos(
 
 
 def test_lite0_features_are_those_of_the_classifier(classifier: nn.Module) -> None:
-    """The backbone normalises by itself and is tapped after blocks 2 and 4."""
+    """The backbone normalises and magnifies by itself and is tapped after blocks 4 and 6."""
     image = photo("coffee")
     with torch.no_grad():
         features = build_backbone("efficientnet_lite0").eval()(image)
-        x, taps = classifier.bn1(classifier.conv_stem((image * 255 - 127) / 128)), {}
+        large = F.interpolate((image * 255 - 127) / 128, (448, 448), mode="bilinear")
+        x, taps = classifier.bn1(classifier.conv_stem(large)), {}
         for n, stage in enumerate(classifier.blocks):
             taps[n] = x = stage(x)
-    torch.testing.assert_close(features[:, :40], taps[2], rtol=1e-4, atol=1e-4)
-    coarse = F.interpolate(taps[4], features.shape[-2:], mode="bilinear", align_corners=False)
-    torch.testing.assert_close(features[:, 40:], coarse, rtol=1e-4, atol=1e-4)
+    assert taps[4].shape == (1, 112, 28, 28)
+    torch.testing.assert_close(features[:, :112], taps[4], rtol=1e-4, atol=1e-4)
+    coarse = F.interpolate(taps[6], (28, 28), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(features[:, 112:], coarse, rtol=1e-4, atol=1e-4)
+    assert features.is_contiguous()
+
+
+@pytest.mark.parametrize("magnify, cells", [(1, 10), (2, 20), (4, 40)])
+def test_lite0_magnification_sets_the_stride(magnify: int, cells: int) -> None:
+    backbone = build_backbone("efficientnet_lite0", None, magnify=magnify).eval()
+    with torch.no_grad():
+        assert backbone(torch.rand(1, 3, 160, 160)).shape == (1, 432, cells, cells)
 
 
 def test_lite0_weights_of_another_network_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -201,7 +201,7 @@ def test_p_conv_is_a_softmax_over_all_prototypes(
         feature = query[:, :, y, x]
         if kappa is not None:
             feature = kappa * F.normalize(feature, dim=1)
-        expected = torch.stack([(c @ f).softmax(0) for c, f in zip(classifiers, feature, strict=True)])
+        expected = torch.einsum("bkc,bc->bk", classifiers, feature).softmax(dim=1)
         torch.testing.assert_close(maps[:, :, y, x], expected)
     # Swapping the sides swaps the channels.
     torch.testing.assert_close(module(query, background, foreground), prob_map.flip(1))

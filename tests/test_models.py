@@ -23,6 +23,7 @@ from pmms.models import (
 )
 
 TRAINED = tuple(name for name in MODELS if name != "training_free")
+CHANNELS = 40  # of the features in tests that begin there
 WITH_P_CONV = ("pmms", "rpmms", "training_free")
 
 
@@ -40,7 +41,7 @@ class NoBackbone(Backbone):
     """For tests that begin at the features."""
 
     def __init__(self) -> None:
-        super().__init__("efficientnet_lite0", 152, mean=(0.5,) * 3, std=(0.5,) * 3)
+        super().__init__("efficientnet_lite0", CHANNELS, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def small(name: str, backbone: Backbone | None = None, **options: Any) -> FewShotSegmenter:
@@ -54,22 +55,22 @@ def small(name: str, backbone: Backbone | None = None, **options: Any) -> FewSho
 
 
 def episode(
-    *, batch: int = 2, shots: int = 1, support: tuple[int, int] = (64, 72), query: int = 80
+    *, batch: int = 2, shots: int = 1, support: tuple[int, int] = (48, 56), query: int = 64
 ) -> tuple[Tensor, Tensor, Tensor]:
     mask = torch.zeros(batch, shots, 1, *support)
     for b in range(batch):
         for s in range(shots):
-            mask[b, s, 0, 8 + 4 * s : 40 + 4 * b, 10 : 50 - 3 * s] = 1
+            mask[b, s, 0, 8 + 4 * s : 36 + 4 * b, 10 : 46 - 3 * s] = 1
     images = torch.rand(batch, shots, 3, *support), torch.rand(batch, 3, query, query - 16)
     return images[0], mask, images[1]
 
 
 def feature_episode(
-    *, batch: int = 2, shots: int = 1, channels: int = 152, size: int = 8
+    *, batch: int = 2, shots: int = 1, size: int = 8
 ) -> tuple[Tensor, Tensor, Tensor]:
     mask = episode(batch=batch, shots=shots, support=(64, 64))[1]
-    support = torch.randn(batch, shots, channels, size, size)
-    return support, mask, torch.randn(batch, channels, size + 1, size - 1)
+    support = torch.randn(batch, shots, CHANNELS, size, size)
+    return support, mask, torch.randn(batch, CHANNELS, size + 1, size - 1)
 
 
 def same(one: Prediction, other: Prediction, **tolerance: float) -> bool:
@@ -89,7 +90,8 @@ def same(one: Prediction, other: Prediction, **tolerance: float) -> bool:
 
 
 @pytest.mark.parametrize(
-    "name, k", [("baseline", 1), ("pmms_plus", 3), ("pmms", 3), ("training_free", 3)]
+    "name, k",
+    [("baseline", 1), ("no_support", 1), ("pmms_plus", 3), ("pmms", 3), ("training_free", 3)],
 )
 def test_default_number_of_prototypes(name: str, k: int) -> None:
     assert ModelConfig(name=name).k == (k,)
@@ -153,8 +155,9 @@ def test_bad_settings_are_refused_by_name(option: str, value: object, message: s
 
 
 def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"k must be 1 for the baseline.*\(3,\)"):
-        ModelConfig(name="baseline", k=3)
+    for name in ("baseline", "no_support"):
+        with pytest.raises(ValueError, match=rf"k must be 1 for {name}.*\(3,\)"):
+            ModelConfig(name=name, k=3)
     with pytest.raises(ValueError, match=r"k must be 3 whole.*\(3,\)"):
         ModelConfig(name="rpmms", k=3)
     with pytest.raises(ValueError, match=r"mask_partition .*kmeans\+\+.*'product'"):
@@ -192,18 +195,18 @@ def test_forward_is_segment_of_the_features(name: str, shots: int, backbone: Bac
         assert same(prediction, model.segment(of_support, mask, backbone(query)))
 
     stages = 3 if name == "rpmms" else 1
-    assert prediction.logits.shape == (2, 2, 10, 8)
+    assert prediction.logits.shape == (2, 2, 8, 6)
     assert len(prediction.stages) == stages
     assert prediction.logits is prediction.stages[-1]
-    assert all(stage.shape == (2, 2, 10, 8) for stage in prediction.stages)
-    width = 152 if name == "training_free" else 16
-    k = {"baseline": 1, "rpmms": 6}.get(name, 3)
+    assert all(stage.shape == (2, 2, 8, 6) for stage in prediction.stages)
+    width = backbone.channels if name == "training_free" else 16
+    k = {"baseline": 1, "no_support": 1, "rpmms": 6}.get(name, 3)
     foreground, background = prediction.prototypes
     assert foreground.shape == (2, k, width)
     if name in WITH_P_CONV:
         assert background.shape == (2, k, width)
-        assert prediction.prob_map.shape == (2, 2, 10, 8)
-        torch.testing.assert_close(prediction.prob_map.sum(dim=1), torch.ones(2, 10, 8))
+        assert prediction.prob_map.shape == (2, 2, 8, 6)
+        torch.testing.assert_close(prediction.prob_map.sum(dim=1), torch.ones(2, 8, 6))
     else:
         assert background is None
         assert prediction.prob_map is None
@@ -266,6 +269,20 @@ def test_baseline_prototype_is_the_masked_average() -> None:
         expected = (share * reduced).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
         got = model.segment(support, mask, query).prototypes.foreground
     torch.testing.assert_close(got[:, 0], expected)
+
+
+def test_control_without_support_does_not_see_it() -> None:
+    """The baseline with a prototype of zeros: whatever the support shows, the same prediction."""
+    model, baseline = small("no_support"), small("baseline")
+    baseline.load_state_dict(model.state_dict())
+    support, mask, query = feature_episode()
+    with torch.no_grad():
+        one = model.segment(support, mask, query)
+        other = model.segment(torch.randn_like(support), 1 - mask, query)
+        assert same(one, other)
+        assert (one.prototypes.foreground == 0).all()
+        matched = baseline.p_match(baseline.reduce(query), torch.zeros(2, 1, 16))
+        torch.testing.assert_close(baseline.decoder(matched, None, None), one.logits)
 
 
 def test_each_stage_of_rpmms_is_fed_by_the_last_one() -> None:
@@ -355,7 +372,7 @@ def test_training_free_compares_the_two_mixtures(kappa: float) -> None:
         prediction = model.segment(support, mask, query)
     torch.testing.assert_close(prediction.logits, prediction.prob_map.log(), atol=1e-4, rtol=1e-4)
     # A query position at a time: how likely it is under either mixture.
-    positions = F.normalize(query, dim=1).permute(0, 2, 3, 1).reshape(-1, 1, 152)
+    positions = F.normalize(query, dim=1).permute(0, 2, 3, 1).reshape(-1, 1, CHANNELS)
     foreground, background = (
         log_likelihood(positions, p.repeat_interleave(63, dim=0), kappa=kappa).view(2, 9, 7)
         for p in prediction.prototypes
@@ -378,14 +395,14 @@ def test_training_free_has_logits_where_probabilities_underflow() -> None:
 
 def test_training_free_segments_what_the_features_tell_apart() -> None:
     """An object of two parts on a background of two kinds, with noise; another layout to find."""
-    directions = F.normalize(torch.randn(4, 152), dim=1)
+    directions = F.normalize(torch.randn(4, CHANNELS), dim=1)
     support_kind = torch.zeros(8, 8, dtype=torch.int64)
     support_kind[:, 4:] = 1
     support_kind[2:5, 1:6] = 2
     support_kind[3:5, 1:6] = 3
     query_kind = support_kind.roll((2, 1), dims=(0, 1)).T
     support, query = (
-        (directions[kind] + 0.05 * torch.randn(8, 8, 152)).permute(2, 0, 1)
+        (directions[kind] + 0.05 * torch.randn(8, 8, CHANNELS)).permute(2, 0, 1)
         for kind in (support_kind, query_kind)
     )
     mask = (support_kind >= 2).float()
@@ -527,13 +544,14 @@ def test_bfloat16_autocast_stays_close(name: str, backbone: Backbone) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             half = model(*inputs)
     assert half.prototypes.foreground.dtype == torch.float32
-    # bfloat16 keeps three digits; EM may then send samples at a border elsewhere.
+    # bfloat16 keeps three digits through some thirty layers, of which most are the backbone's.
     for one, other in zip(single.stages, half.stages, strict=True):
-        error = (one - other.float()).abs().max() / one.abs().max()
-        assert error < 0.1
+        error = (one - other.float()).abs() / one.abs().max()
+        assert error.max() < 0.2
+        assert error.mean() < 0.03
     if single.prob_map is not None:
         assert half.prob_map.dtype == torch.float32
-        assert (single.prob_map - half.prob_map).abs().max() < 0.05
+        assert (single.prob_map - half.prob_map).abs().max() < 0.1
 
 
 @pytest.mark.parametrize("name", TRAINED)
