@@ -143,9 +143,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         missing = {"settings", "step", "model", "optimizer", "history", "pending"} - set(content)
         if missing:
             raise ValueError(f"entries are missing: {sorted(missing)}")
-    except Exception as error:
+    except Exception as error:  # a file of the wrong kind fails in many ways
+        # PyTorch goes on to advise loading with pickle.
+        first = str(error).partition("\n")[0].partition(". ")[0]
         raise ValueError(
-            f"{path} is no training checkpoint of this package, or damaged ({error}); delete it to "
+            f"{path} is no training checkpoint of this package, or damaged ({first}); delete it to "
             "start anew"
         ) from error
     return content
