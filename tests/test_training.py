@@ -348,7 +348,8 @@ def in_child(work: Callable[[], None]) -> Any:
 
 
 def steps_saved(folder: Path) -> int:
-    return torch.load(folder / CHECKPOINT, weights_only=True)["step"]
+    path = folder / CHECKPOINT
+    return torch.load(path, weights_only=True)["step"] if path.is_file() else 0
 
 
 def wait_for(condition: Callable[[], bool], *, seconds: float = 60) -> None:
@@ -370,7 +371,7 @@ def test_a_killed_run_goes_on(bank: FeatureBank, sampler: EpisodeSampler, tmp_pa
     reached = 0
     for seed in range(3):
         child = in_child(work)
-        wait_for(lambda: (tmp_path / CHECKPOINT).is_file() and steps_saved(tmp_path) > reached)
+        wait_for(lambda least=reached: steps_saved(tmp_path) > least)
         time.sleep(random.Random(seed).uniform(0, 0.05))
         os.kill(child.pid, signal.SIGKILL)
         child.join()
