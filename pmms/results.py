@@ -5,6 +5,7 @@ how long it took, and what came out. It is written once, atomically, under a nam
 parameters decide, so a run that is repeated replaces its own record and no other.
 """
 
+import hashlib
 import json
 import math
 import os
@@ -40,6 +41,12 @@ class RunRecord:
         environment: commit, versions, device, threads; see :func:`environment`.
         status: "complete", or "failed: ..." with the error.
         schema: version of this format.
+
+    All values become those that JSON has: string keys, lists, floats of 6 decimals. So a record
+    equals the one that is read back from its file.
+
+    Raises:
+        ValueError: a name that is no file stem, or a number that is not finite.
     """
 
     name: str
@@ -59,11 +66,16 @@ class RunRecord:
                 f"the name of a record is a file stem of letters, digits, '.', '_' and '-'; got "
                 f"{self.name!r}"
             )
+        # As they are read back from a file.
+        for part in ("parameters", "protocol", "scores", "seconds", "environment"):
+            object.__setattr__(self, part, _plain(dict(getattr(self, part))))
+        loss = tuple((int(step), _plain(float(value))) for step, value in self.loss)
+        object.__setattr__(self, "loss", loss)
 
     def save(self, folder: Path | str) -> Path:
         """Write ``<name>.json`` atomically, and return its path."""
         path = Path(folder) / f"{self.name}.json"
-        text = json.dumps(_plain(asdict(self)), indent=1, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
         write_atomically(path, (text + "\n").encode())
         return path
 
@@ -88,9 +100,8 @@ def load_record(path: Path | str) -> RunRecord:
             f"{path} has format {version}, this package reads {SCHEMA}; delete it and run again"
         )
     try:
-        content["loss"] = tuple((int(step), float(loss)) for step, loss in content["loss"])
         return RunRecord(**content)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path} is no run record ({error}); delete it and run again") from error
 
 
@@ -99,6 +110,7 @@ def load_records(folder: Path | str, **wanted: Any) -> list[RunRecord]:
 
     Example: ``load_records("results", dataset="parts", model="pmms", fold=0)``.
     """
+    wanted = _plain(wanted)
     records = [load_record(path) for path in sorted(Path(folder).glob("*.json"))]
     return [
         record
@@ -110,8 +122,6 @@ def load_records(folder: Path | str, **wanted: Any) -> list[RunRecord]:
 
 def record_name(parameters: Mapping[str, Any], leading: Iterable[str]) -> str:
     """A readable, unique file stem: the ``leading`` parameters, then a hash of all of them."""
-    import hashlib
-
     shown = [f"{parameters[key]}" for key in leading]
     text = json.dumps(_plain(dict(parameters)), sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
