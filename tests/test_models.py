@@ -260,15 +260,18 @@ def test_shots_have_no_order_and_the_same_one_twice_adds_nothing(name: str) -> N
             )
 
 
-def test_baseline_prototype_is_the_masked_average() -> None:
-    model = small("baseline")
+@pytest.mark.parametrize("name", ["baseline", "pmms_plus", "pmms"])
+def test_one_prototype_is_the_masked_average(name: str) -> None:
+    model = small(name, k=1)
     support, mask, query = feature_episode()
     with torch.no_grad():
         reduced = model.reduce(support[:, 0])
         share = F.avg_pool2d(mask[:, 0], 8)
-        expected = (share * reduced).sum(dim=(2, 3)) / share.sum(dim=(2, 3))
-        got = model.segment(support, mask, query).prototypes.foreground
-    torch.testing.assert_close(got[:, 0], expected)
+        prototypes = model.segment(support, mask, query).prototypes
+    parts = [(prototypes.foreground, share), (prototypes.background, 1 - share)]
+    for got, weight in parts if name == "pmms" else parts[:1]:
+        expected = (weight * reduced).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
+        torch.testing.assert_close(got[:, 0], expected)
 
 
 def test_control_without_support_does_not_see_it() -> None:
@@ -409,6 +412,15 @@ def test_training_free_segments_what_the_features_tell_apart() -> None:
     model = small("training_free", k=2, init="kmeans++")
     prediction = model.segment(support[None, None], mask[None, None, None], query[None])
     assert torch.equal(prediction.masks((8, 8))[0], (query_kind >= 2).long())
+
+
+def test_training_free_is_blind_to_the_length_of_features() -> None:
+    model = small("training_free")
+    support, mask, query = feature_episode()
+    lengths = 1 + 9 * torch.rand(2, 1, 1, 8, 8)
+    one = model.segment(support, mask, query)
+    other = model.segment(lengths * support, mask, 7 * query)
+    assert same(one, other, rtol=1e-3, atol=1e-4)
 
 
 def test_training_free_has_nothing_to_train() -> None:
