@@ -5,6 +5,7 @@ name, as flat parameters, on top of a profile: ``mini`` runs in minutes on two C
 drawn by code, ``paper`` has the paper's settings.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_origin, get_type_hints
 
@@ -58,6 +59,8 @@ class DataConfig:
         for name in ("train_images", "test_images", "views", "train_size", "test_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.extra_classes < 0:
+            raise ValueError(f"extra_classes must be at least 0, got {self.extra_classes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +91,16 @@ class RunConfig:
         return record_name(flat, shown)
 
 
+PARTS: dict[str, Any] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "protocol": Protocol,
+}
+
+
 def _parameters() -> dict[str, tuple[str, str]]:
     """Name of a parameter -> part of :class:`RunConfig` and its field."""
-    parts = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "protocol": Protocol}
     renamed = {
         ("model", "name"): "model",
         ("model", "seed"): "em_seed",
@@ -101,7 +111,7 @@ def _parameters() -> dict[str, tuple[str, str]]:
     }
     return {
         renamed.get((part, field.name), field.name): (part, field.name)
-        for part, kind in parts.items()
+        for part, kind in PARTS.items()
         for field in fields(kind)
     }
 
@@ -156,24 +166,29 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
         raise ValueError(
             f"unknown parameter(s) {', '.join(unknown)}; valid are {', '.join(sorted(PARAMETERS))}"
         )
-    values: dict[str, dict[str, Any]] = {"data": {}, "model": {}, "train": {}, "protocol": {}}
+    values: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
     for name, value in {**PROFILES[profile], **parameters}.items():
         part, field_name = PARAMETERS[name]
         values[part][field_name] = _checked(name, value)
-    return RunConfig(
-        profile=profile,
-        data=DataConfig(**values["data"]),
-        model=ModelConfig(**values["model"]),
-        train=TrainConfig(**values["train"]),
-        protocol=Protocol(**values["protocol"]),
-    )
+    return RunConfig(profile=profile, **{part: _build(part, values[part]) for part in PARTS})
+
+
+def _build(part: str, values: dict[str, Any]) -> Any:
+    """One part of :class:`RunConfig`; what it refuses is called as :func:`run_config` calls it."""
+    try:
+        return PARTS[part](**values)
+    except ValueError as error:
+        field_name, _, rest = str(error).partition(" ")
+        for parameter, place in PARAMETERS.items():
+            if place == (part, field_name) and parameter != field_name:
+                raise ValueError(f"{parameter} {rest}") from error
+        raise
 
 
 def _checked(name: str, value: Any) -> Any:
     """A parameter's value in the type of its field; a whole number may stand for a float."""
     part, field_name = PARAMETERS[name]
-    kind = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "protocol": Protocol}
-    hint = get_type_hints(kind[part])[field_name]
+    hint = get_type_hints(PARTS[part])[field_name]
     if get_origin(hint) is Literal or hint is str:
         fits = isinstance(value, str)
     elif hint is bool:
@@ -184,7 +199,9 @@ def _checked(name: str, value: Any) -> Any:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         fits = fits or (value is None and hint is not float)
         value = float(value) if fits and value is not None else value
-    else:  # tuples and mappings are checked where they are used
+    elif get_origin(hint) is Mapping:
+        fits = isinstance(value, Mapping)
+    else:  # tuples are checked where they are used
         fits = True
     if not fits:
         readable = getattr(hint, "__name__", str(hint)).replace("typing.", "")

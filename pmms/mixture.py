@@ -23,16 +23,14 @@ Paper: Yang et al., "Prototype Mixture Models for Few-shot Semantic Segmentation
 """
 
 import math
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Kernel = Literal["vmf", "gaussian"]
-KERNELS = ("vmf", "gaussian")
-INITS = ("random", "kmeans++")
+from pmms.densities import KERNELS, Kernel, log_normaliser
+from pmms.seeding import INITS, kmeans_plus_plus, random_directions, random_uniforms
 
 # Share of the total weight below which a prototype counts as one without samples.
 EMPTY = 1e-12
@@ -118,7 +116,7 @@ def fit_mixture(
         elif init == "random":
             means = random_directions(k, samples.shape[2], generator=generator).to(samples)
         else:
-            uniforms = torch.rand(k, generator=generator, device=_device_of(generator))
+            uniforms = random_uniforms(k, generator=generator)
             means = kmeans_plus_plus(samples, weights, uniforms.to(samples), kernel=kernel)
         means = means.expand(samples.shape[0], -1, -1)
 
@@ -204,68 +202,6 @@ def estimate_kappa(samples: Tensor, resp: Tensor, weights: Tensor | None = None)
     return r * (samples.shape[2] - r**2) / (1 - r**2)
 
 
-@lru_cache
-def log_normaliser(kernel: Kernel, kappa: float, channels: int) -> float:
-    """Logarithm of the normalisation constant beta of Eq. 2, in nats.
-
-    For the vMF kernel (Eq. 3) it is ``(C/2 - 1) log kappa - C/2 log(2 pi) - log I_{C/2-1}(kappa)``,
-    accurate for C from 2 to 2048 and kappa from 0.01 to 10,000; for the Gaussian one
-    ``C/2 log(kappa / 2 pi)``.
-    """
-    if kernel == "gaussian":
-        return channels / 2 * math.log(kappa / (2 * math.pi))
-    order = channels / 2 - 1
-    return (
-        order * math.log(kappa) - channels / 2 * math.log(2 * math.pi) - _log_bessel_i(order, kappa)
-    )
-
-
-def random_directions(k: int, channels: int, *, generator: torch.Generator | None = None) -> Tensor:
-    """Unit vectors (1, K, C) drawn uniformly from the sphere: the authors' starting means."""
-    draw = torch.randn(1, k, channels, generator=generator, device=_device_of(generator))
-    return F.normalize(draw, dim=2)
-
-
-def kmeans_plus_plus(
-    samples: Tensor, weights: Tensor, uniforms: Tensor, *, kernel: Kernel = "vmf"
-) -> Tensor:
-    """Starting means by k-means++ seeding (Arthur and Vassilvitskii, SODA 2007).
-
-    Each next mean is a sample drawn with probability proportional to its weight times its distance
-    to the nearest mean so far: squared Euclidean for the Gaussian kernel, ``1 - cosine`` for vMF.
-    If every sample already coincides with a mean, samples are drawn by weight again.
-
-    Args:
-        samples: (B, N, C) float.
-        weights: (B, N) float >= 0, not all zero.
-        uniforms: (K,) random numbers in [0, 1): all the randomness there is, shared by the batch,
-            so that a mixture does not depend on its neighbours in the batch.
-        kernel: "vmf" or "gaussian".
-
-    Returns:
-        (B, K, C).
-    """
-    points = F.normalize(samples, dim=2, eps=1e-6) if kernel == "vmf" else samples
-    batch = torch.arange(samples.shape[0], device=samples.device)
-    nearest = torch.ones_like(weights)
-    chosen = []
-    for uniform in uniforms:
-        share = weights * nearest
-        share = torch.where(share.sum(dim=1, keepdim=True) > 0, share, weights)
-        cumulative = share.cumsum(dim=1)
-        # Staying clear of 1 keeps a sample of weight zero at the end from being drawn by rounding.
-        threshold = cumulative[:, -1:] * uniform.clamp(max=1 - 1e-6)
-        index = torch.searchsorted(cumulative, threshold, right=True).clamp(
-            max=weights.shape[1] - 1
-        )
-        index = index.squeeze(1)
-        distance = (points - points[batch, index].unsqueeze(1)).square().sum(dim=2)
-        # Differences of equal vectors are exactly zero; rounding of the others never is negative.
-        nearest = torch.minimum(nearest, distance) if chosen else distance
-        chosen.append(samples[batch, index])
-    return torch.stack(chosen, dim=1)
-
-
 def _e_step(samples: Tensor, means: Tensor, kernel: str, kappa: float) -> tuple[Tensor, Tensor]:
     """Eq. 4. Returns responsibilities (B, K, N) and the log-density (B, N) of Eq. 1.
 
@@ -309,21 +245,6 @@ def _total(log_density: Tensor, weights: Tensor) -> Tensor:
     return (weights * log_density).sum(dim=1)
 
 
-def _log_bessel_i(order: float, x: float) -> float:
-    """log I_order(x) for x > 0, order >= 0, from the power series, whose terms are all positive.
-
-    The terms grow up to index (sqrt(order^2 + x^2) - order) / 2 and then fall like a Gaussian of
-    about that variance, so a few hundred beyond the peak are enough for float64.
-    """
-    peak = (math.hypot(order, x) - order) / 2
-    terms = [
-        (2 * m + order) * math.log(x / 2) - math.lgamma(m + 1) - math.lgamma(m + order + 1)
-        for m in range(int(peak + 40 * math.sqrt(peak + 1) + 40))
-    ]
-    largest = max(terms)
-    return largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
-
-
 def _given_means(init: Tensor, samples: Tensor, k: int) -> Tensor:
     b, _, c = samples.shape
     if init.ndim != 3 or init.shape[0] not in (1, b) or init.shape[1:] != (k, c):
@@ -331,10 +252,6 @@ def _given_means(init: Tensor, samples: Tensor, k: int) -> Tensor:
             f"starting means must have shape ({b} or 1, {k}, {c}), got {tuple(init.shape)}"
         )
     return init.to(samples)
-
-
-def _device_of(generator: torch.Generator | None) -> torch.device:
-    return generator.device if generator is not None else torch.device("cpu")
 
 
 def _require(condition: Tensor, message: str) -> None:

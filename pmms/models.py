@@ -32,9 +32,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pmms.backbones import BACKBONES, Backbone, build_backbone
+from pmms.densities import KERNELS
 from pmms.heads import ASPP, BlockStyle, ConvBlock, PConv, PMatch, ResidualRefinement
-from pmms.mixture import INITS, KERNELS
 from pmms.prototypes import PrototypeMixture, partition_samples
+from pmms.seeding import INITS
 
 MODELS = ("baseline", "pmms_plus", "pmms", "rpmms", "no_support", "training_free")
 DEFAULT_K = {"baseline": (1,), "no_support": (1,), "rpmms": (1, 3, 6)}

@@ -10,13 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmms.mixture import (
-    Kernel,
-    fit_mixture,
-    kmeans_plus_plus,
-    random_directions,
-    weighted_means,
-)
+from pmms.densities import Kernel
+from pmms.mixture import fit_mixture, weighted_means
+from pmms.seeding import kmeans_plus_plus, random_directions, random_uniforms
 
 
 class Samples(NamedTuple):
@@ -104,7 +100,7 @@ class PrototypeMixture(nn.Module):
         if init == "random":
             start = random_directions(k, channels, generator=generator)
         else:
-            start = torch.rand(k, generator=generator)
+            start = random_uniforms(k, generator=generator)
         self.register_buffer("start", start)
 
     def forward(self, samples: Samples) -> Tensor:
