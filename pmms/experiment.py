@@ -253,10 +253,15 @@ def make_record(
     *,
     device: torch.device | str = "cpu",
 ) -> RunRecord:
-    """The record of a run that has ended; see :class:`pmms.results.RunRecord`."""
+    """The record of a run that has ended; see :class:`pmms.results.RunRecord`.
+
+    Where the data lay is left out: it decides nothing and tells of one machine only.
+    """
+    parameters = config.flat()
+    del parameters["root"]
     return RunRecord(
         name=config.name,
-        parameters=config.flat(),
+        parameters=parameters,
         protocol=asdict(config.protocol),
         scores=scores,
         loss=tuple((point.step, point.loss) for point in history),
