@@ -180,6 +180,10 @@ def run(
         workers: processes that load images.
         tensorboard: also log to TensorBoard.
 
+    Raises:
+        ValueError: too few test images or episodes for every class to be scored, found before
+            training; and what :func:`load_data` and :func:`pmms.training.train` raise.
+
     Returns:
         The record. Its scores hold the model, the same model untrained (1,000 episodes), the
         controls of :func:`pmms.evaluation.evaluate` and the classes seen in training (1,000
@@ -187,6 +191,7 @@ def run(
     """
     watch = Stopwatch()
     data = load_data(config.data)
+    _check_episodes(config, data)
     model = new_model(config)
     where: dict[str, Any] = {"device": device, "workers": workers}
     images = prepare_images(config, data, model.backbone, cache=cache, **where)
@@ -237,12 +242,37 @@ def score_controls(
         for control in CONTROLS
     }
     if config.model.name != "training_free":
-        split = split_classes(
-            config.data.dataset, config.data.fold, validation=config.data.validation
-        )
-        seen = evaluate_model(config, model, data, images, classes=split.train, **shared)
+        classes = _seen_classes(config)
+        seen = evaluate_model(config, model, data, images, classes=classes, **shared)
         scores["seen_classes"] = seen.summary()
     return scores
+
+
+def _seen_classes(config: RunConfig) -> tuple[int, ...]:
+    data = config.data
+    return split_classes(data.dataset, data.fold, validation=data.validation).train
+
+
+def _check_episodes(config: RunConfig, data: Data) -> None:
+    """Refuse at the start what the evaluation would refuse after hours of training."""
+    protocol = config.protocol
+    groups = [data.test_classes]
+    if config.model.name != "training_free":
+        groups.append(_seen_classes(config))
+    for classes in groups:
+        sampler = EpisodeSampler(
+            data.test,
+            classes,
+            shots=protocol.shots,
+            length=protocol.episodes,
+            seed=protocol.seeds[0],
+        )
+        missing = set(classes) - {episode.class_id for episode in sampler}
+        if missing:
+            names = ", ".join(data.test.class_name(c) for c in sorted(missing))
+            raise ValueError(
+                f"episodes must be more than {protocol.episodes}: none of them is of {names}"
+            )
 
 
 def make_record(
