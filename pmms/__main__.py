@@ -47,15 +47,17 @@ def train_command(options: argparse.Namespace) -> None:
 
 def evaluate_command(options: argparse.Namespace) -> None:
     """Test a model that ``train`` has written, on the data it was trained for."""
-    from safetensors import safe_open
-
-    from pmms.checkpoints import load_model
+    from pmms.checkpoints import load_model, load_notes
     from pmms.config import run_config
     from pmms.experiment import evaluate_model, load_data, prepare_images
 
     model, _ = load_model(options.model)
-    with safe_open(options.model, framework="pt") as file:
-        parameters = json.loads(file.metadata()["notes"])["parameters"]
+    parameters = load_notes(options.model).get("parameters")
+    if parameters is None:
+        raise ValueError(
+            f"{options.model} does not say what it was trained on; `evaluate` tests models that "
+            "`train` has written"
+        )
     changed = {**parameters, **_parameters(options.set)}
     config = run_config(changed.pop("profile"), **changed)
     where = {"device": options.device, "workers": options.workers}

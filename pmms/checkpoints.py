@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
@@ -60,12 +61,27 @@ def load_model(path: Path | str) -> tuple[FewShotSegmenter, int]:
             f"{path} is no model of this package (format {metadata.get('format')!r}, expected "
             f"{FORMAT!r}); the authors' checkpoints are read by pmms.authors"
         )
-    options = asdict(ModelConfig(**json.loads(metadata["model"])))
-    model = build_model(options.pop("name"), weights=None, **options)
+    try:
+        options = asdict(ModelConfig(**json.loads(metadata["model"])))
+        size = int(json.loads(metadata["size"]))
+        # The first weights are drawn, and then replaced; the caller's generator stays as it is.
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(options.pop("name"), weights=None, **options)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds a configuration that this package does not know ({error}); it may come "
+            "from another version"
+        ) from error
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(
             f"the weights in {path} do not fit its own configuration: {error}"
         ) from error
-    return model.eval(), json.loads(metadata["size"])
+    return model.eval(), size
+
+
+def load_notes(path: Path | str) -> dict[str, Any]:
+    """The notes that :func:`save_model` was given with a model that :func:`load_model` reads."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["notes"])
