@@ -51,7 +51,7 @@ def segment_image(
     Args:
         support: one or more pairs of a picture, uint8 (H, W, 3), and its mask, bool (H, W).
         query: uint8 (H, W, 3).
-        model: None for :func:`training_free_model`.
+        model: put in eval mode; None for :func:`training_free_model`.
         size: side in pixels of the square that pictures are squashed to, as in the tests.
 
     Raises:
@@ -75,11 +75,13 @@ def segment_image(
         images.append(scaled)
         masks.append((scaled_mask == 1).float()[None])
     _check_picture(query, "query")
-    model = training_free_model() if model is None else model
+    model = training_free_model() if model is None else model.eval()
     height, width = query.shape[:2]
     scaled, _ = transform(_tensor(query), torch.zeros(height, width, dtype=torch.uint8))
-    prediction = model(torch.stack(images)[None], torch.stack(masks)[None], scaled[None])
-    logits = transform.restore(prediction.logits.float(), height=height, width=width)
+    episode = (torch.stack(images)[None], torch.stack(masks)[None], scaled[None])
+    device = next(model.parameters()).device
+    prediction = model(*(tensor.to(device) for tensor in episode))
+    logits = transform.restore(prediction.logits.float().cpu(), height=height, width=width)
     probability = logits.softmax(dim=1)[0, 1]
     return Segmentation((logits.argmax(dim=1)[0] == 1).numpy(), probability.numpy())
 
@@ -92,7 +94,12 @@ def read_picture(path: Path | str) -> np.ndarray:
     """
     from PIL import ImageOps
 
-    return np.array(ImageOps.exif_transpose(_open(path)).convert("RGB"))
+    image = ImageOps.exif_transpose(_open(path))
+    if image.mode.startswith("I;16"):  # Pillow would cut all values above 255
+        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"{path} has 32 bits a pixel, of unknown range; save it with 8 bits")
+    return np.array(image.convert("RGB"))
 
 
 def read_mask(path: Path | str, *, label: int | None = None) -> np.ndarray:
@@ -110,7 +117,7 @@ def read_mask(path: Path | str, *, label: int | None = None) -> np.ndarray:
             ``label``; the label does not occur.
     """
     image = _open(path)
-    values = np.array(image)
+    values = np.array(image.getchannel("L") if image.mode == "LA" else image)
     if values.ndim == 3:
         colours = values[..., :3]
         if (colours != colours[..., :1]).any():
@@ -135,11 +142,13 @@ def _open(path: Path | str) -> Image.Image:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file at {path}")
+    content = io.BytesIO(path.read_bytes())  # of a damaged file Pillow would keep the handle
     try:
-        image = Image.open(path)
+        image = Image.open(content)
         image.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error})") from error
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        reason = "an unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{path} cannot be read as a picture ({reason})") from error
     return image
 
 
