@@ -15,9 +15,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         return options.command(options) or 0
-    except (ValueError, TypeError, FileNotFoundError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"pmms: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("pmms: stopped", file=sys.stderr)
+        return 130
     except Exception as error:  # TrainingInterrupted is the one that is part of normal use
         if type(error).__name__ != "TrainingInterrupted":
             raise
@@ -175,7 +178,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--cache", default=".cache/pmms", help="folder for kept features")
 
     def settings(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--profile", default="mini", choices=("mini", "paper"))
+        sub.add_argument(
+            "--profile", default="mini", choices=("mini", "paper"),
+            help="mini: minutes on a CPU, nothing to download; paper: the paper's settings",
+        )  # fmt: skip
         _add_set(sub)
         compute(sub)
         sub.add_argument("--runs", default="runs", help="folder for checkpoints and logs")
@@ -215,14 +221,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("prepare", prepare_command, "write the embedded data to disk")
     sub.add_argument("data", choices=("parts",), help="which data")
     sub.add_argument("--root", default="data/parts", help="folder to write to")
-    sub.add_argument("--train-images", type=int, default=1000)
-    sub.add_argument("--test-images", type=int, default=400)
+    sub.add_argument("--train-images", type=int, default=1000, help="images of the list train")
+    sub.add_argument("--test-images", type=int, default=400, help="images of the list val")
     return parser
 
 
 def _add_set(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
-        "--set", nargs="+", default=[], metavar="NAME=VALUE",
+        "--set", nargs="+", action="extend", default=[], metavar="NAME=VALUE",
         help="parameters of the run, for example fold=1 model=rpmms k=5 iterations=2000; a wrong "
         "name is answered with the list of all",
     )  # fmt: skip
