@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from pmms.densities import Kernel
 from pmms.heads import PConv
-from pmms.mixture import Kernel, fit_mixture
+from pmms.mixture import fit_mixture
 from pmms.prototypes import PrototypeMixture, Samples, partition_samples
 
 PROPERTY = settings(max_examples=40)
