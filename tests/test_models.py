@@ -586,8 +586,9 @@ def test_double_precision(name: str) -> None:
     torch.testing.assert_close(double.logits.float(), expected.logits, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("init", ["random", "kmeans++"])
+@pytest.mark.parametrize(
+    "name, init", [*((name, "random") for name in MODELS), ("pmms", "kmeans++")]
+)
 @pytest.mark.parametrize("training", [False, True])
 def test_the_host_never_waits_for_an_accelerator(
     name: str, init: str, training: bool, monkeypatch: pytest.MonkeyPatch
