@@ -26,15 +26,23 @@ class Backbone(nn.Module):
     Attributes:
         name: as given to :func:`build_backbone`.
         channels: of the feature map.
+        options: of its class, as built; with ``name`` they make the same network again.
         mean, std: (3, 1, 1) buffers, the normalisation of the input.
     """
 
     def __init__(
-        self, name: str, channels: int, *, mean: tuple[float, ...], std: tuple[float, ...]
+        self,
+        name: str,
+        channels: int,
+        *,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
         self.channels = channels
+        self.options = options or {}
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
@@ -63,7 +71,10 @@ class ResNet50(Backbone):
         from torchvision.models import ResNet50_Weights, resnet50
         from torchvision.models.feature_extraction import create_feature_extractor
 
-        super().__init__("resnet50", 512 + 1024, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+        options = {"stride_in_1x1": stride_in_1x1}
+        super().__init__(
+            "resnet50", 512 + 1024, mean=IMAGENET_MEAN, std=IMAGENET_STD, options=options
+        )
         enum = ResNet50_Weights.IMAGENET1K_V1 if weights == "imagenet" else None
         net = _download("resnet50", lambda: resnet50(weights=enum), enum)
         net.maxpool.ceil_mode = True
@@ -121,8 +132,14 @@ class EfficientNetLite0(Backbone):
     def __init__(self, weights: str | None = "imagenet", *, magnify: int = 2) -> None:
         import timm
 
+        if magnify < 1:
+            raise ValueError(f"magnify must be at least 1, got {magnify}")
         super().__init__(
-            "efficientnet_lite0", 112 + 320, mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+            "efficientnet_lite0",
+            112 + 320,
+            mean=(127 / 255,) * 3,
+            std=(128 / 255,) * 3,
+            options={"magnify": magnify},
         )
         self.magnify = magnify
         self.net = timm.create_model(LITE0, features_only=True, out_indices=(3, 4))

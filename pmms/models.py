@@ -70,7 +70,7 @@ class ModelConfig:
 
     name: str
     backbone: str = "resnet50"
-    backbone_options: Mapping[str, bool] = field(default_factory=dict)
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
     k: tuple[int, ...] | None = None
     kernel: Literal["vmf", "gaussian"] = "vmf"
     kappa: float = 20.0
@@ -305,9 +305,13 @@ def build_model(
         raise ValueError(
             f"unknown option(s) {', '.join(sorted(unknown))}; a model has {', '.join(known)}"
         )
-    given = isinstance(backbone, Backbone)
-    config = ModelConfig(name=name, backbone=backbone.name if given else backbone, **options)
-    if not given:
+    if isinstance(backbone, Backbone):
+        own = options.setdefault("backbone_options", backbone.options)
+        fits = {**backbone.options, **own} == backbone.options
+        _expect("backbone_options", own, f"those of the given backbone, {backbone.options}", fits)
+        config = ModelConfig(name=name, backbone=backbone.name, **options)
+    else:
+        config = ModelConfig(name=name, backbone=backbone, **options)
         backbone = build_backbone(backbone, weights, **config.backbone_options)
     kind = TrainingFreeSegmenter if name == "training_free" else FewShotSegmenter
     return kind(config, backbone)

@@ -239,6 +239,23 @@ def test_unknown_option(name: str, message: str) -> None:
         build_backbone(name, None, dilated=True)
 
 
+def test_magnification_below_one() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        build_backbone("efficientnet_lite0", None, magnify=0)
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("efficientnet_lite0", {"magnify": 3}),
+        ("resnet50", {"stride_in_1x1": True}),
+        ("vgg16", {}),
+    ],
+)
+def test_a_backbone_knows_its_options(name: str, options: dict) -> None:
+    assert build_backbone(name, None, **options).options == options
+
+
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"'imagenet', None or.*nothing\.pt"):
         build_backbone("efficientnet_lite0", str(tmp_path / "nothing.pt"))

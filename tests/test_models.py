@@ -2,7 +2,7 @@
 
 import io
 from contextlib import nullcontext
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, asdict, replace
 from typing import Any
 
 import pytest
@@ -178,7 +178,18 @@ def test_backbone_by_name_or_built(backbone: Backbone) -> None:
     assert named.config.backbone == "efficientnet_lite0"
     built = build_model("pmms", backbone=backbone, weights="nowhere", width=4)
     assert built.backbone is backbone
-    assert built.config == named.config
+    assert replace(built.config, backbone_options={}) == named.config
+
+
+def test_settings_hold_the_options_of_a_given_backbone() -> None:
+    """Else a saved model would come back with another stride."""
+    backbone = build_backbone("efficientnet_lite0", None, magnify=1)
+    model = build_model("pmms", backbone=backbone, width=4)
+    assert model.config.backbone_options == {"magnify": 1}
+    again = build_model(weights=None, **asdict(model.config)).eval()
+    assert again.backbone.magnify == 1
+    with pytest.raises(ValueError, match=r"backbone_options must be .*'magnify': 1.*'magnify': 2"):
+        build_model("pmms", backbone=backbone, width=4, backbone_options={"magnify": 2})
 
 
 # --- Shapes and stages ----------------------------------------------------------------------------
