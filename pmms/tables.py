@@ -11,25 +11,20 @@ from pmms.folds import FOLDS
 from pmms.results import RunRecord, load_records
 
 NOT_RUN = "not run"
-ROWS: tuple[tuple[str, str], ...] = (
-    ("model", "trained"),
-    ("untrained", "the same network, untrained"),
-    ("wrong_support", "trained, shown another class's support"),
-    ("everything", "everything foreground"),
-    ("all_objects", "true mask of all objects"),
-)
-"""Entries of a record's scores, and what a table calls them."""
+OF_MODEL = (("model", ""), ("untrained", ", untrained"), ("wrong_support", ", wrong support"))
+"""Entries of the scores with a row for each model, and what is added to its name."""
+OF_IMAGES = (("everything", "everything foreground"), ("all_objects", "true mask of all objects"))
+"""Entries that no model has a part in: one row each."""
 
 
-def fold_table(records: Iterable[RunRecord], rows: Sequence[tuple[str, str]] = ROWS) -> str:
-    """mIoU by fold as a Markdown table: one row for each model and each of its controls.
+def fold_table(records: Iterable[RunRecord]) -> str:
+    """mIoU by fold as a Markdown table: a row for each model and each control.
 
     A cell holds the mean over seeds and, with two seeds or more, their standard deviation. The last
     column is the mean over folds of the fold means.
 
     Args:
         records: of one protocol; several models, folds and seeds.
-        rows: entries of ``scores`` and their titles.
 
     Raises:
         ValueError: for records of different protocols, which have no place in one table.
@@ -42,11 +37,10 @@ def fold_table(records: Iterable[RunRecord], rows: Sequence[tuple[str, str]] = R
     lines.append("|---|" + "---:|" * (FOLDS + 1))
     for model in dict.fromkeys(record.parameters["model"] for record in records):
         of_model = [record for record in records if record.parameters["model"] == model]
-        for entry, title in rows:
-            values = [_values(of_model, entry, fold) for fold in range(FOLDS)]
-            if any(values):
-                cells = [_cell(seeds) for seeds in values]
-                lines.append(f"| {model}: {title} | {' | '.join(cells)} | {_mean(values)} |")
+        lines += [_row(f"{model}{added}", of_model, entry) for entry, added in OF_MODEL]
+    # The same episodes for all models, so any record of a fold will do.
+    one_each = list({record.parameters["fold"]: record for record in records}.values())
+    lines += [_row(title, one_each, entry) for entry, title in OF_IMAGES if one_each]
     return "\n".join(lines)
 
 
@@ -107,6 +101,11 @@ def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
             write_atomically(path, after.encode())
             changed.append(path)
     return changed
+
+
+def _row(title: str, records: Sequence[RunRecord], entry: str) -> str:
+    values = [_values(records, entry, fold) for fold in range(FOLDS)]
+    return f"| {title} | {' | '.join(map(_cell, values))} | {_mean(values)} |"
 
 
 def _values(records: Sequence[RunRecord], entry: str, fold: int) -> list[float]:
