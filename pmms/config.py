@@ -32,7 +32,7 @@ class DataConfig:
         labels: folder of its label maps, "SegmentationClass" or "SegmentationClassAug".
         train_images, test_images: how many images of "parts" there are.
         extra_classes: training-only classes of "parts", drawn by a random part grammar.
-        train_size, test_size: side that images are squashed to, in pixels.
+        train_size, test_size: side that images are squashed to, in pixels; "parts" is drawn at it.
         views: kept views of a training image, the plain one included (frozen backbones only).
     """
 

@@ -66,6 +66,8 @@ class Protocol:
             if getattr(self, name) not in choices:
                 listed = " or ".join(map(repr, choices))
                 raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
+        if self.name == "ours" and self.void != "ignore":
+            raise ValueError("the protocol 'ours' ignores void; give another protocol its own name")
 
 
 class Result(NamedTuple):

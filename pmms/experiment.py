@@ -55,10 +55,12 @@ def load_data(config: DataConfig) -> Data:
 
         # Planned, not drawn; an image in five at least shows no held-out class.
         drawn = 8 * config.train_images
-        every = PartsVOC("train", length=drawn, extra_classes=config.extra_classes)
+        every = PartsVOC(
+            "train", length=drawn, size=config.train_size, extra_classes=config.extra_classes
+        )
         train = without_classes(every, split.held_out)
         train = keep_images(train, range(min(config.train_images, len(train))))
-        test = PartsVOC("val", length=config.test_images)
+        test = PartsVOC("val", length=config.test_images, size=config.test_size)
         candidates = (*split.train, *range(21, 21 + config.extra_classes))
     else:
         from pmms.datasets.pascal import PascalVOC

@@ -64,7 +64,8 @@ class ModelConfig:
         width: channels C of the head; 256 in the paper.
         reduce_kernel: size of the convolution between backbone and head; 3 (dilated by 2) in the
             authors' code.
-        norm, dropout: of the head, see :class:`pmms.heads.BlockStyle`.
+        norm, dropout: of the head, see :class:`pmms.heads.BlockStyle`; the reducing convolution
+            has no dropout, and batch normalisation where the head has none.
         aspp_rates, aspp_dropout: of the pyramid.
     """
 
@@ -291,7 +292,7 @@ def build_model(
     """Build a network.
 
     Args:
-        name: "baseline", "pmms_plus", "pmms", "rpmms" or "training_free".
+        name: one of ``MODELS``.
         backbone: a name, or one that is built already (to share it between models).
         weights: of a backbone given by name, see :func:`pmms.backbones.build_backbone`.
         options: fields of :class:`ModelConfig`.

@@ -60,9 +60,14 @@ class TwoPictures(FakeDataset):
         return Sample(torch.zeros(3, 2, 4, dtype=torch.uint8), labels)
 
 
+def test_ours_ignores_void() -> None:
+    with pytest.raises(ValueError, match="'ours' ignores void"):
+        Protocol(void="background")
+
+
 @pytest.mark.parametrize("void", ["ignore", "background"])
 def test_a_case_counted_by_hand(void: str) -> None:
-    protocol = Protocol(episodes=1, seeds=tuple(range(6)), void=void)
+    protocol = Protocol(name="by hand", episodes=1, seeds=tuple(range(6)), void=void)
     result = evaluate(Says(left_half), TwoPictures(), [1], size=4, protocol=protocol)
     # Prediction: columns 0 and 1 of both rows, 4 pixels of 8. Pixel (1, 3) is void.
     # Image 0: truth 2 pixels, both met, 4 in the union; background 3 of 5 (void: 4 of 6).
@@ -172,7 +177,7 @@ def test_images_are_scored_at_their_own_size() -> None:
             return Sample(image[:, : 20 + index], labels[: 20 + index])
 
     images = Sizes([{1: 10}] * 6, size=(40, 50), classes=1)
-    protocol = Protocol(episodes=6, seeds=(3,), void="background")
+    protocol = Protocol(name="void as background", episodes=6, seeds=(3,), void="background")
     result = evaluate(Says(left_half), images, [1], size=16, protocol=protocol)
     queries = [e.query for e in EpisodeSampler(images, [1], length=6, seed=3)]
     assert len(set(queries)) > 2
