@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from pmms.folds import split_classes
     from pmms.heads import PConv, PMatch
     from pmms.mixture import Mixture, fit_mixture
-    from pmms.models import ModelConfig, Prediction, build_model
+    from pmms.model_config import ModelConfig
+    from pmms.models import Prediction, build_model
     from pmms.predict import read_mask, read_picture, segment_image
     from pmms.results import RunRecord, load_record, load_records
     from pmms.training import TrainConfig, train
@@ -32,7 +33,7 @@ _HOME = {
     "EpisodeSampler": "episodes",
     "FeatureBank": "features",
     "Mixture": "mixture",
-    "ModelConfig": "models",
+    "ModelConfig": "model_config",
     "PConv": "heads",
     "PMatch": "heads",
     "PartsVOC": "datasets.parts",

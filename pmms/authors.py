@@ -2,7 +2,7 @@
 
 The authors' repository (github.com/Yang-Bob/PMMs) holds the networks behind the paper's numbers. In
 places it does something else than the paper says, or decides what the paper leaves open. Each such
-place is an option of :class:`pmms.models.ModelConfig`; its default is the paper's reading.
+place is an option of :class:`pmms.model_config.ModelConfig`; its default is the paper's reading.
 
 ================  ====================  ===================  =======================================
 option            default               authors              what it is about
@@ -88,7 +88,7 @@ def build_authors_model(
         name: "pmms" or "rpmms".
         backbone: "resnet50" or "vgg16".
         weights: of the backbone, see :func:`pmms.backbones.build_backbone`.
-        options: of :class:`pmms.models.ModelConfig`, to undo deviations one by one.
+        options: of :class:`pmms.model_config.ModelConfig`, to undo deviations one by one.
     """
     if name not in OPTIONS_BY_NAME:
         raise ValueError(f"the authors' code has 'pmms' and 'rpmms'; got {name!r}")

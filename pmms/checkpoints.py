@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from pmms.files import write_atomically
-from pmms.models import FewShotSegmenter, ModelConfig, build_model
+from pmms.model_config import ModelConfig
+from pmms.models import FewShotSegmenter, build_model
 
 FORMAT = "pmms-model-1"
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 
 from pmms.evaluation import Protocol
 from pmms.folds import split_classes
-from pmms.models import ModelConfig
+from pmms.model_config import ModelConfig
 from pmms.results import record_name
 from pmms.training import TrainConfig
 
@@ -151,7 +151,7 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
     Args:
         profile: "mini" or "paper".
         parameters: any of ``PARAMETERS``; see :class:`DataConfig`,
-            :class:`pmms.models.ModelConfig`, :class:`pmms.training.TrainConfig` and
+            :class:`pmms.model_config.ModelConfig`, :class:`pmms.training.TrainConfig` and
             :class:`pmms.evaluation.Protocol`.
 
     Raises:

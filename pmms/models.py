@@ -18,130 +18,21 @@ training_free  K foreground, K background  is the prediction   1
 =============  ==========================  ==================  ======
 
 The baseline is CANet (Zhang et al., CVPR 2019) without its iterations. ``no_support`` is a control:
-the baseline, trained and tested without a word from the support. Where the paper is silent,
-or its code differs, :class:`ModelConfig` has an option; ``pmms.authors`` sets all of them as the
-authors' code does.
+the baseline, trained and tested without a word from the support. Where the paper is silent, or its
+code differs, :class:`pmms.model_config.ModelConfig` has an option; ``pmms.authors`` sets all of them
+as the authors' code does.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pmms.backbones import BACKBONES, Backbone, build_backbone
-from pmms.densities import KERNELS
+from pmms.backbones import Backbone, build_backbone
 from pmms.heads import ASPP, BlockStyle, ConvBlock, PConv, PMatch, ResidualRefinement
+from pmms.model_config import ModelConfig, expect
 from pmms.prototypes import PrototypeMixture, partition_samples
-from pmms.seeding import INITS
-
-MODELS = ("baseline", "pmms_plus", "pmms", "rpmms", "no_support", "training_free")
-DEFAULT_K = {"baseline": (1,), "no_support": (1,), "rpmms": (1, 3, 6)}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """All that decides a network besides its weights.
-
-    Attributes:
-        name: one of ``MODELS``.
-        backbone: see :func:`pmms.backbones.build_backbone`.
-        backbone_options: of the backbone's class.
-        k: prototypes K, a number for each stage. None: 1, 3 and 6 for rpmms, 1 for the baseline, 3
-            for the others.
-        kernel: "vmf" or "gaussian" (Table 3).
-        kappa: concentration of the E-step.
-        em_iterations, init, seed, em_features, gradient: see
-            :class:`pmms.prototypes.PrototypeMixture`.
-        prototype_scale: "feature" (Eq. 5) or "unit".
-        mask_partition: "weights" or "product", see :func:`pmms.prototypes.partition_samples`.
-        fusion: "mean" or "sum" over the K maps of P-Match.
-        prob_map_at: where M_p joins: "fusion", concatenated with Q' (Eq. 9), or "residual", in the
-            first residual block.
-        p_conv_kappa: None for plain products; a number for kappa times the cosine.
-        width: channels C of the head; 256 in the paper.
-        reduce_kernel: size of the convolution between backbone and head; 3 (dilated by 2) in the
-            authors' code.
-        norm, dropout: of the head, see :class:`pmms.heads.BlockStyle`; the reducing convolution
-            has no dropout, and batch normalisation where the head has none.
-        aspp_rates, aspp_dropout: of the pyramid.
-    """
-
-    name: str
-    backbone: str = "resnet50"
-    backbone_options: Mapping[str, Any] = field(default_factory=dict)
-    k: tuple[int, ...] | None = None
-    kernel: Literal["vmf", "gaussian"] = "vmf"
-    kappa: float = 20.0
-    em_iterations: int = 10
-    init: Literal["random", "kmeans++"] = "random"
-    seed: int = 0
-    em_features: Literal["unit", "raw"] = "unit"
-    prototype_scale: Literal["feature", "unit"] = "feature"
-    gradient: Literal["none", "means", "em"] = "means"
-    mask_partition: Literal["weights", "product"] = "weights"
-    fusion: Literal["mean", "sum"] = "mean"
-    prob_map_at: Literal["fusion", "residual"] = "fusion"
-    p_conv_kappa: float | None = None
-    width: int = 256
-    reduce_kernel: int = 3
-    norm: Literal["batch", "group", "none"] = "batch"
-    dropout: float = 0.0
-    aspp_rates: tuple[int, int, int] = (6, 12, 18)
-    aspp_dropout: float = 0.5
-
-    def __post_init__(self) -> None:
-        _choice("name", self.name, MODELS)
-        stages = 3 if self.name == "rpmms" else 1
-        k = DEFAULT_K.get(self.name, (3,)) if self.k is None else self.k
-        k = tuple(k) if isinstance(k, (list, tuple)) else (k,)
-        rates = self.aspp_rates
-        rates = tuple(rates) if isinstance(rates, (list, tuple)) else (rates,)
-        object.__setattr__(self, "k", k)
-        object.__setattr__(self, "aspp_rates", rates)
-        _choice("backbone", self.backbone, tuple(BACKBONES))
-        _choice("kernel", self.kernel, KERNELS)
-        _choice("init", self.init, INITS)
-        _choice("em_features", self.em_features, ("unit", "raw"))
-        _choice("prototype_scale", self.prototype_scale, ("feature", "unit"))
-        _choice("gradient", self.gradient, ("none", "means", "em"))
-        _choice("mask_partition", self.mask_partition, ("weights", "product"))
-        _choice("fusion", self.fusion, ("mean", "sum"))
-        _choice("prob_map_at", self.prob_map_at, ("fusion", "residual"))
-        fits = len(k) == stages and all(_whole(n, least=1) for n in k)
-        _expect("k", k, f"{stages} whole number(s) >= 1", fits)
-        if self.name in ("baseline", "no_support"):
-            _expect("k", k, f"1 for {self.name}, which has a single prototype", k == (1,))
-        _expect("kappa", self.kappa, "a finite number > 0", _positive(self.kappa))
-        fits = self.p_conv_kappa is None or _positive(self.p_conv_kappa)
-        _expect("p_conv_kappa", self.p_conv_kappa, "None or a finite number > 0", fits)
-        for option, least in (("em_iterations", 1), ("seed", 0), ("width", 2)):
-            value = getattr(self, option)
-            _expect(option, value, f"a whole number >= {least}", _whole(value, least=least))
-        _expect("reduce_kernel", self.reduce_kernel, "1 or 3", self.reduce_kernel in (1, 3))
-        fits = len(rates) == 3 and all(_whole(rate, least=1) for rate in rates)
-        _expect("aspp_rates", rates, "three dilations, whole numbers >= 1", fits)
-        _expect("aspp_dropout", self.aspp_dropout, "in [0, 1)", 0 <= self.aspp_dropout < 1)
-        if self.init == "kmeans++":
-            _expect(
-                "mask_partition",
-                self.mask_partition,
-                "'weights' for init='kmeans++', which else would start at masked-out zeros",
-                self.mask_partition == "weights",
-            )
-        _ = self.style  # checks norm and dropout
-
-    @property
-    def style(self) -> BlockStyle:
-        """Normalisation and dropout of the head."""
-        return BlockStyle(norm=self.norm, dropout=self.dropout)
-
-    @property
-    def has_p_conv(self) -> bool:
-        """Whether there is a background mixture and a probability map."""
-        return self.name in ("pmms", "rpmms", "training_free")
 
 
 class Prototypes(NamedTuple):
@@ -292,10 +183,10 @@ def build_model(
     """Build a network.
 
     Args:
-        name: one of ``MODELS``.
+        name: one of ``pmms.model_config.MODELS``.
         backbone: a name, or one that is built already (to share it between models).
         weights: of a backbone given by name, see :func:`pmms.backbones.build_backbone`.
-        options: fields of :class:`ModelConfig`.
+        options: fields of :class:`pmms.model_config.ModelConfig`.
 
     Raises:
         ValueError: for an unknown option, or a value that does not fit.
@@ -309,7 +200,7 @@ def build_model(
     if isinstance(backbone, Backbone):
         own = options.setdefault("backbone_options", backbone.options)
         fits = {**backbone.options, **own} == backbone.options
-        _expect("backbone_options", own, f"those of the given backbone, {backbone.options}", fits)
+        expect("backbone_options", own, f"those of the given backbone, {backbone.options}", fits)
         config = ModelConfig(name=name, backbone=backbone.name, **options)
     else:
         config = ModelConfig(name=name, backbone=backbone, **options)
@@ -334,20 +225,3 @@ def _mixtures(config: ModelConfig, channels: int) -> nn.ModuleList:
         )
         for k in config.k
     )
-
-
-def _whole(value: object, *, least: int) -> bool:
-    return isinstance(value, int) and value >= least
-
-
-def _positive(value: object) -> bool:
-    return isinstance(value, (int, float)) and 0 < value < float("inf")
-
-
-def _choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    _expect(option, value, f"one of {', '.join(choices)}", value in choices)
-
-
-def _expect(option: str, value: object, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{option} must be {expected}; got {value!r}")

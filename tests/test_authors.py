@@ -21,7 +21,8 @@ from pmms.authors import (
     load_authors_checkpoint,
     load_authors_state,
 )
-from pmms.models import FewShotSegmenter, ModelConfig, Prediction
+from pmms.model_config import ModelConfig
+from pmms.models import FewShotSegmenter, Prediction
 from pmms.prototypes import partition_samples
 
 GOLDEN = Path(__file__).parent / "golden"

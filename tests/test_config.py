@@ -9,7 +9,7 @@ import pytest
 
 from pmms.config import PARAMETERS, PARTS, PROFILES, RunConfig, run_config
 from pmms.evaluation import Protocol
-from pmms.models import ModelConfig
+from pmms.model_config import ModelConfig
 from pmms.results import RunRecord
 from pmms.training import TrainConfig
 

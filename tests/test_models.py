@@ -13,14 +13,8 @@ from torch import Tensor
 from pmms.backbones import Backbone, build_backbone
 from pmms.heads import ConvBlock
 from pmms.mixture import log_likelihood
-from pmms.models import (
-    MODELS,
-    FewShotSegmenter,
-    ModelConfig,
-    Prediction,
-    build_model,
-    upsample,
-)
+from pmms.model_config import MODELS, ModelConfig
+from pmms.models import FewShotSegmenter, Prediction, build_model, upsample
 
 TRAINED = tuple(name for name in MODELS if name != "training_free")
 CHANNELS = 40  # of the features in tests that begin there
