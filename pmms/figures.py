@@ -34,7 +34,7 @@ def use_style() -> None:
     mpl.rcParams.update(
         {
             "figure.dpi": 110,
-            "savefig.dpi": 110,
+            "savefig.dpi": 130,
             "savefig.bbox": "tight",
             "figure.constrained_layout.use": True,
             "font.size": 9,
