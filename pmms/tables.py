@@ -60,9 +60,9 @@ def describe(records: Iterable[RunRecord]) -> str:
         f"mIoU in percent on novel classes of PartsVOC; protocol `{protocol['name']}`, "
         f"{protocol['shots']}-shot, {len(protocol['seeds'])} x {protocol['episodes']} episodes; "
         f"{_listed(steps)} training steps; training seeds {_listed(seeds)}; {len(records)} runs, "
-        f"{minutes:.0f} minutes in all on {_listed(machines)} ({records[0].environment['threads']} "
-        f"threads), PyTorch {_listed(torch)}, commit {_listed(commits)}. In parentheses: standard "
-        "deviation over training seeds."
+        f"{minutes:.0f} minutes in all on {_listed(machines)} (threads: "
+        f"{records[0].environment['threads']}), PyTorch {_listed(torch)}, commit {_listed(commits)}."
+        + (" In parentheses: standard deviation over training seeds." if len(seeds) > 1 else "")
     )
 
 
