@@ -54,14 +54,15 @@ def describe(records: Iterable[RunRecord]) -> str:
     steps = sorted({record.parameters["iterations"] for record in records})
     minutes = sum(sum(record.seconds.values()) for record in records) / 60
     machines = sorted({record.environment["device"] for record in records})
+    threads = sorted({record.environment["threads"] for record in records})
     torch = sorted({record.environment["versions"]["torch"] for record in records})
     commits = sorted({record.environment["commit"] for record in records})
     return (
         f"mIoU in percent on novel classes of PartsVOC; protocol `{protocol['name']}`, "
         f"{protocol['shots']}-shot, {len(protocol['seeds'])} x {protocol['episodes']} episodes; "
         f"{_listed(steps)} training steps; training seeds {_listed(seeds)}; {len(records)} runs, "
-        f"{minutes:.0f} minutes in all on {_listed(machines)} (threads: "
-        f"{records[0].environment['threads']}), PyTorch {_listed(torch)}, commit {_listed(commits)}."
+        f"{minutes:.0f} minutes in all on {_listed(machines)}, "
+        f"threads: {_listed(threads)}; PyTorch {_listed(torch)}, commit {_listed(commits)}."
         + (" In parentheses: standard deviation over training seeds." if len(seeds) > 1 else "")
     )
 
