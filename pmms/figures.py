@@ -25,7 +25,7 @@ COLOURS = (
 )
 TARGET = "#009E73"
 MISSED = "#D55E00"
-FALSE = "#E69F00"
+FALSE = "#56B4E9"
 PROBABILITY = "viridis"
 
 
@@ -121,7 +121,7 @@ def show_errors(
 ) -> Axes:
     """Draw a prediction (H, W) against its target (H, W; 255 void).
 
-    Green is right, vermilion is missed, orange is false; void is left clear.
+    Green is right, vermilion is missed, blue is false; void is left clear.
     """
     show(axes, image, title)
     predicted, true = np.asarray(prediction) == 1, np.asarray(target) == 1
