@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from pmms.models import Prediction, build_model
     from pmms.predict import read_mask, read_picture, segment_image
     from pmms.results import RunRecord, load_record, load_records
-    from pmms.training import TrainConfig, train
+    from pmms.train_config import TrainConfig
+    from pmms.training import train
 
 _HOME = {
     "Episode": "episodes",
@@ -43,7 +44,7 @@ _HOME = {
     "Result": "evaluation",
     "RunConfig": "config",
     "RunRecord": "results",
-    "TrainConfig": "training",
+    "TrainConfig": "train_config",
     "build_backbone": "backbones",
     "build_model": "models",
     "evaluate": "evaluation",

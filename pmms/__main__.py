@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,7 +42,7 @@ def train_command(options: argparse.Namespace) -> None:
         config, model, data, images, folder=folder, tensorboard=options.tensorboard, **where
     )
     out = Path(options.out) if options.out else folder / "model.safetensors"
-    save_model(model, out, size=config.data.test_size, parameters=_json(config.flat()))
+    save_model(model, out, size=config.data.test_size, parameters=config.flat())
     print(f"loss {history[0].loss:.3f} -> {history[-1].loss:.3f}; log and checkpoint in {folder}")
     print(f"model written to {out}")
 
@@ -252,10 +251,6 @@ def _parameters(settings: Sequence[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             parameters[name] = text
     return parameters
-
-
-def _json(values: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(values))
 
 
 if __name__ == "__main__":

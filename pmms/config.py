@@ -13,7 +13,7 @@ from pmms.evaluation import Protocol
 from pmms.folds import split_classes
 from pmms.model_config import ModelConfig
 from pmms.results import record_name
-from pmms.training import TrainConfig
+from pmms.train_config import TrainConfig
 
 DATASETS = ("parts", "pascal")
 
@@ -151,7 +151,7 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
     Args:
         profile: "mini" or "paper".
         parameters: any of ``PARAMETERS``; see :class:`DataConfig`,
-            :class:`pmms.model_config.ModelConfig`, :class:`pmms.training.TrainConfig` and
+            :class:`pmms.model_config.ModelConfig`, :class:`pmms.train_config.TrainConfig` and
             :class:`pmms.evaluation.Protocol`.
 
     Raises:

@@ -172,12 +172,13 @@ def _predict(model: FewShotSegmenter, batch: _TestBatch, control: Control | None
 def _another_class(sampler: EpisodeSampler, index: int) -> int:
     """Index of the next episode, going round, that is of another class than episode ``index``."""
     n = len(sampler)
+    class_id = sampler[index].class_id
     for other in range(index + 1, index + n):
-        if sampler[other % n].class_id != sampler[index].class_id:
+        if sampler[other % n].class_id != class_id:
             return other % n
     raise ValueError(
         f"wrong_support needs episodes of at least two classes, but all {n} of seed {sampler.seed} "
-        f"are of class {sampler[index].class_id}"
+        f"are of class {class_id}"
     )
 
 

@@ -7,7 +7,6 @@ a number of VIEWS of each image, the plain one and some random crops and flips.
 
 import hashlib
 import math
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from tqdm.auto import tqdm
 from pmms.backbones import Backbone
 from pmms.datasets.base import SegmentationDataset
 from pmms.episodes import EpisodeIndex, class_mask, mix
+from pmms.files import replacing
 from pmms.transforms import EvalTransform, TrainTransform
 
 VISIBLE = 0.25  # a view can stand for an image if it shows this share of the class's plain area
@@ -169,13 +169,8 @@ def feature_bank(
     images = _Views(dataset, size=size, views=views, seed=seed, scale=scale)
     features, labels = _compute(images, backbone, workers, torch.device(device), description)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
+        with replacing(path) as part:
             save_file({"features": features, "labels": labels}, part)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
     return FeatureBank(dataset, features, labels)
 
 

@@ -11,7 +11,7 @@ from pmms.config import PARAMETERS, PARTS, PROFILES, RunConfig, run_config
 from pmms.evaluation import Protocol
 from pmms.model_config import ModelConfig
 from pmms.results import RunRecord
-from pmms.training import TrainConfig
+from pmms.train_config import TrainConfig
 
 
 def test_mini_needs_nothing() -> None:

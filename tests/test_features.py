@@ -1,5 +1,6 @@
 """Kept features: what they hold, which file they go to, which view an episode gets."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_a_write_that_fails_leaves_no_file(
             Path(path).write_bytes(b"half of it")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(module if fails == "save_file" else module.os, fails, half)
+    monkeypatch.setattr(module if fails == "save_file" else os, fails, half)
     with pytest.raises(OSError, match="no space"):
         feature_bank(dataset, backbone, size=32, cache=tmp_path)
     assert not list(tmp_path.iterdir())
