@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train_command(options: argparse.Namespace) -> None:
     """Train one model and write it to a file."""
     from pmms.checkpoints import save_model
-    from pmms.experiment import load_data, new_model, prepare_images, train_model
+    from pmms.data import load_data
+    from pmms.experiment import new_model, prepare_images, train_model
 
     config = _config(options)
     where = {"device": options.device, "workers": options.workers}
@@ -51,7 +52,8 @@ def evaluate_command(options: argparse.Namespace) -> None:
     """Test a model that ``train`` has written, on the data it was trained for."""
     from pmms.checkpoints import load_model, load_notes
     from pmms.config import run_config
-    from pmms.experiment import evaluate_model, load_data, prepare_images
+    from pmms.data import load_data
+    from pmms.experiment import evaluate_model, prepare_images
 
     model, _ = load_model(options.model)
     parameters = load_notes(options.model).get("parameters")

@@ -9,58 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_origin, get_type_hints
 
+from pmms.data import DataConfig
 from pmms.evaluation import Protocol
-from pmms.folds import split_classes
 from pmms.model_config import ModelConfig
 from pmms.results import record_name
 from pmms.train_config import TrainConfig
-
-DATASETS = ("parts", "pascal")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which images.
-
-    Attributes:
-        dataset: "parts" (drawn by code) or "pascal" (a VOC folder tree under ``root``).
-        fold: 0 to 3; its classes are novel.
-        validation: hold the classes of the next fold out of training too and test on them instead
-            of the novel ones: for choosing settings.
-        root: folder of the VOC tree; not used by "parts".
-        train_split, test_split: names of the image lists of the VOC tree.
-        labels: folder of its label maps, "SegmentationClass" or "SegmentationClassAug".
-        train_images, test_images: how many images of "parts" there are.
-        extra_classes: training-only classes of "parts", drawn by a random part grammar.
-        train_size, test_size: side that images are squashed to, in pixels; "parts" is drawn at it.
-        views: kept views of a training image, the plain one included (frozen backbones only).
-    """
-
-    dataset: str = "parts"
-    fold: int = 0
-    validation: bool = False
-    root: str = ""
-    train_split: str = "train"
-    test_split: str = "val"
-    labels: str = "SegmentationClassAug"
-    train_images: int = 500
-    test_images: int = 300
-    extra_classes: int = 60
-    train_size: int = 160
-    test_size: int = 160
-    views: int = 2
-
-    def __post_init__(self) -> None:
-        if self.dataset not in DATASETS:
-            raise ValueError(f"dataset must be one of {', '.join(DATASETS)}; got {self.dataset!r}")
-        split_classes(self.dataset, self.fold)  # refuses a fold that does not exist
-        if self.dataset == "pascal" and not self.root:
-            raise ValueError("dataset='pascal' needs root, the folder that holds VOCdevkit")
-        for name in ("train_images", "test_images", "views", "train_size", "test_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.extra_classes < 0:
-            raise ValueError(f"extra_classes must be at least 0, got {self.extra_classes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +103,7 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
 
     Args:
         profile: "mini" or "paper".
-        parameters: any of ``PARAMETERS``; see :class:`DataConfig`,
+        parameters: any of ``PARAMETERS``; see :class:`pmms.data.DataConfig`,
             :class:`pmms.model_config.ModelConfig`, :class:`pmms.train_config.TrainConfig` and
             :class:`pmms.evaluation.Protocol`.
 

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from pmms.datasets.base import SegmentationDataset
 from pmms.episodes import Episode, EpisodeDataset, EpisodeSampler, class_mask, collate
@@ -19,6 +18,7 @@ from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.metrics import Scores, episode_counts, scores
 from pmms.models import FewShotSegmenter
+from pmms.progress import progress_bar
 from pmms.transforms import EvalTransform
 
 BATCH = 20
@@ -136,7 +136,7 @@ def evaluate(
     class_ids: list[Tensor] = []
     counts: list[Tensor] = []
     total = protocol.episodes * len(protocol.seeds)
-    with torch.inference_mode(), tqdm(total=total, desc=description, unit="episode") as progress:
+    with torch.inference_mode(), progress_bar(total, description, unit="episode") as progress:
         for batch in _batches(images, classes, protocol, size, control, workers, device):
             with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
                 predicted = _predict(model, batch, control)

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from pmms.backbones import Backbone
-from pmms.config import DataConfig, RunConfig
-from pmms.datasets.base import SegmentationDataset, images_of_class, keep_images, without_classes
-from pmms.episodes import EpisodeSampler, check_no_leak, mix
+from pmms.config import RunConfig
+from pmms.data import Data, load_data
+from pmms.datasets.base import SegmentationDataset
+from pmms.episodes import EpisodeSampler, mix
 from pmms.evaluation import Control, Protocol, Result, evaluate
 from pmms.features import FeatureBank, feature_bank
 from pmms.folds import split_classes
@@ -22,57 +23,6 @@ from pmms.training import train
 from pmms.transforms import TrainTransform
 
 CONTROLS: tuple[Control, ...] = ("everything", "all_objects", "wrong_support")
-
-
-class Data(NamedTuple):
-    """Images of a run.
-
-    Attributes:
-        train: training images; none shows a held-out class.
-        test: test images.
-        train_classes: classes that training episodes are drawn from.
-        test_classes: classes that are scored: the novel ones, or the validation classes.
-    """
-
-    train: SegmentationDataset
-    test: SegmentationDataset
-    train_classes: tuple[int, ...]
-    test_classes: tuple[int, ...]
-
-
-def load_data(config: DataConfig) -> Data:
-    """Training and test images, with every image that shows a held-out class taken out of training.
-
-    Raises:
-        FileNotFoundError: if a VOC tree is not where ``root`` says.
-        ValueError: if too few images are left.
-    """
-    split = split_classes(config.dataset, config.fold, validation=config.validation)
-    train: SegmentationDataset
-    test: SegmentationDataset
-    if config.dataset == "parts":
-        from pmms.datasets.parts import PartsVOC
-
-        # Planned, not drawn; an image in five at least shows no held-out class.
-        drawn = 8 * config.train_images
-        every = PartsVOC(
-            "train", length=drawn, size=config.train_size, extra_classes=config.extra_classes
-        )
-        train = without_classes(every, split.held_out)
-        train = keep_images(train, range(min(config.train_images, len(train))))
-        test = PartsVOC("val", length=config.test_images, size=config.test_size)
-        candidates = (*split.train, *range(21, 21 + config.extra_classes))
-    else:
-        from pmms.datasets.pascal import PascalVOC
-
-        every = PascalVOC(config.root, config.train_split, labels=config.labels)
-        train = without_classes(every, split.held_out)
-        test = PascalVOC(config.root, config.test_split, labels=config.labels)
-        candidates = split.train
-    check_no_leak(train, split.held_out)
-    images = images_of_class(train)
-    classes = tuple(c for c in candidates if len(images[c]) >= 2)
-    return Data(train, test, classes, split.validation if config.validation else split.novel)
 
 
 def new_model(config: RunConfig) -> FewShotSegmenter:

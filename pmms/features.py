@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
 from pmms.backbones import Backbone
 from pmms.datasets.base import SegmentationDataset
 from pmms.episodes import EpisodeIndex, class_mask, mix
 from pmms.files import replacing
+from pmms.progress import progress_bar
 from pmms.transforms import EvalTransform, TrainTransform
 
 VISIBLE = 0.25  # a view can stand for an image if it shows this share of the class's plain area
@@ -231,7 +231,7 @@ def _compute(
     )
     features: list[Tensor] = []
     labels: list[Tensor] = []
-    with tqdm(total=len(images), desc=description, unit="image") as progress:
+    with progress_bar(len(images), description, unit="image") as progress:
         for image, label in loader:
             output = backbone(image.flatten(0, 1).to(device))
             features.append(output.unflatten(0, label.shape[:2]).half().cpu())

@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
-from tqdm.auto import tqdm
 
 from pmms.episodes import EpisodeDataset, EpisodeSampler, Transform, collate, mix
 from pmms.features import FeatureBank, FeatureBatch, weights_digest
 from pmms.folds import VOID
 from pmms.models import FewShotSegmenter, Prediction, upsample
+from pmms.progress import progress_bar
 from pmms.run_state import LossPoint, RunState
 from pmms.train_config import TrainConfig
 
@@ -80,7 +80,7 @@ def train(
     state.resume()
     batches = _batches(source, sampler, config, state.step, workers, device)
     writer = _tensorboard(state) if tensorboard and state.folder is not None else None
-    progress = tqdm(total=config.iterations, initial=state.step, desc="train", unit="step")
+    progress = progress_bar(config.iterations, "train", unit="step", initial=state.step)
     cuda = [device] if device.type == "cuda" else []
     # The caller's generators stay as they are.
     with (

@@ -313,7 +313,7 @@ def test_ctrl_c_before_training(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pmms.experiment.load_data", interrupted)
+    monkeypatch.setattr("pmms.data.load_data", interrupted)
     assert main(["train"]) == 130
     assert capsys.readouterr().err == "pmms: stopped\n"
 
