@@ -234,6 +234,8 @@ def test_notebook_shows_no_error_and_no_warning(path: Path) -> None:
     outputs = [output for cell in _code_cells(path) for output in cell.outputs]
     assert [o.evalue for o in outputs if o.output_type == "error"] == []
     assert [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"] == []
+    texts = [o.data.get("text/plain", "") for o in outputs if "data" in o]
+    assert [text for text in texts if "%|" in text] == [], "a progress bar among the outputs"
 
 
 @for_each_notebook
