@@ -1,12 +1,17 @@
+from pathlib import Path
+
 import pytest
 
 from pmms.folds import (
     COCO_CLASSES,
     FOLDS,
     PASCAL_CLASSES,
+    ClassFolds,
     ClassSplit,
     class_names,
     fold_classes,
+    fold_count,
+    read_classes,
     split_classes,
 )
 
@@ -102,3 +107,97 @@ def test_overlapping_split_is_refused():
         ClassSplit(train=(1, 2), validation=(2,), novel=(3,))
     with pytest.raises(ValueError, match=r"start at 1"):
         ClassSplit(train=(0, 2), validation=(), novel=(3,))
+
+
+KITCHEN = """\
+# kitchen
+kettle
+frying pan   # label 2
+
+cup
+# not a fold of its own
+fork
+
+C# book
+"""
+
+
+def class_file(folder: Path, text: str) -> Path:
+    path = folder / "classes.txt"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_own_classes_are_read_in_the_order_of_their_ids(tmp_path):
+    own = read_classes(class_file(tmp_path, KITCHEN))
+    assert own.names == ("kettle", "frying pan", "cup", "fork", "C# book")
+    assert own.folds == ((1, 2), (3, 4), (5,))
+    assert class_names(own) == own.names
+    assert fold_count(own) == 3
+    assert fold_count("coco") == 4
+
+
+@pytest.mark.parametrize(
+    "text", ["\n\na\nb\n\n\n \t\nc\n\n", "\ufeffa\nb\n\nc", "a\r\nb\r\n\r\nc\r\n"]
+)
+def test_empty_lines_and_line_ends_do_not_matter(tmp_path, text):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(text.encode())
+    assert read_classes(path) == ClassFolds(("a", "b", "c"), ((1, 2), (3,)))
+
+
+def test_own_folds_are_split_like_the_others(tmp_path):
+    own = read_classes(class_file(tmp_path, KITCHEN))
+    assert fold_classes(own, 1) == (3, 4)
+    assert split_classes(own, 0) == ClassSplit(train=(3, 4, 5), validation=(), novel=(1, 2))
+    split = split_classes(own, 2, validation=True)
+    assert split == ClassSplit(train=(3, 4), validation=(1, 2), novel=(5,))
+    with pytest.raises(ValueError, match="fold must be an integer from 0 to 2, got 3"):
+        split_classes(own, 3)
+    with pytest.raises(ValueError, match="layout must be None where the class file"):
+        fold_classes(own, 0, layout="strided")
+
+
+def test_two_folds_leave_none_for_validation():
+    own = ClassFolds(("a", "b"), ((1,), (2,)))
+    assert split_classes(own, 1).train == (1,)
+    with pytest.raises(ValueError, match="validation needs a third fold"):
+        split_classes(own, 1, validation=True)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", r"expected 1 to 254 classes, got 0"),
+        ("# a\n\n# b\n", r"expected 1 to 254 classes, got 0"),
+        ("a\nb\nc\n", r"at least 2 folds with a class each, got \[\[1, 2, 3\]\]"),
+        ("a\nb\n\nc\na\n", r"class names must differ, but a occur\(s\) twice"),
+        ("\n".join(f"c{i}" for i in range(200)) + "\n\n" + "\n".join("x" * i for i in range(1, 56)),
+         r"expected 1 to 254 classes, got 255"),
+    ],
+)  # fmt: skip
+def test_malformed_class_file_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(ValueError, match=rf"classes\.txt: .*{message}"):
+        read_classes(class_file(tmp_path, text))
+
+
+def test_class_file_that_is_missing_or_no_text(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no class file \S+none\.txt; write one"):
+        read_classes(tmp_path / "none.txt")
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00a")
+    with pytest.raises(ValueError, match=r"classes\.txt is no text file in UTF-8"):
+        read_classes(tmp_path / "classes.txt")
+
+
+@pytest.mark.parametrize(
+    "names, folds, message",
+    [
+        (("a", ""), ((1,), (2,)), "class 2 has an empty name"),
+        (("a", "b"), ((1,), (1, 2)), r"each class id from 1 to 2 once, got \[1, 1, 2\]"),
+        (("a", "b"), ((1, 2), ()), "at least 2 folds"),
+        (("a", "b", "c"), ((2, 1), (3,)), "must ascend"),
+    ],
+)
+def test_impossible_folds_are_refused(names, folds, message):
+    with pytest.raises(ValueError, match=message):
+        ClassFolds(names, folds)
