@@ -5,11 +5,13 @@ those of CANet (Zhang et al., CVPR 2019), the paper's baseline.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class PMatch(nn.Module):
     prototype's responses to the kernel's taps, over those taps that fall inside the map (outside,
     the padding is zero). Both forms are equal up to rounding.
 
+    Without gradients the K maps are never written down. The sum over taps takes at most nine
+    values, one for each corner, edge and the inside of the map; within such a region the K
+    activations are added up one by one. A normalisation that acts on each position alone goes into
+    the weights; one that looks at a whole map, as GroupNorm does, needs the maps.
+
     Args:
         channels: C, of the query, the prototypes and the output.
         dilation: of the 3x3 convolution.
@@ -94,6 +101,8 @@ class PMatch(nn.Module):
         B, C, h, w = query.shape
         K = prototypes.shape[1]
         conv = self.block.conv
+        if self._is_pointwise and not torch.is_grad_enabled():
+            return self._without_maps(query, prototypes)
         of_query = F.conv2d(
             query, conv.weight[:, :C], conv.bias, padding=conv.padding, dilation=conv.dilation
         )
@@ -104,6 +113,33 @@ class PMatch(nn.Module):
         response = of_query.unsqueeze(1) + of_prototypes.to(of_query.dtype)  # (B, K, C, h, w)
         activated = self.block.finish(response.flatten(0, 1)).view(B, K, C, h, w)
         return activated.mean(dim=1) if self.fusion == "mean" else activated.sum(dim=1)
+
+    @property
+    def _is_pointwise(self) -> bool:
+        """Whether all that follows the convolution acts on each position alone."""
+        return not self.training and not isinstance(self.block.norm, nn.GroupNorm)
+
+    def _without_maps(self, query: Tensor, prototypes: Tensor) -> Tensor:
+        """The same as :meth:`forward`, summed over the prototypes region by region."""
+        C, h, w = query.shape[1:]
+        conv, norm = self.block.conv, self.block.norm
+        weight, bias = conv.weight, conv.bias
+        if isinstance(norm, nn.BatchNorm2d):
+            weight, bias = fuse_conv_bn_weights(
+                weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+        of_query = F.conv2d(
+            query, weight[:, :C], bias, padding=conv.padding, dilation=conv.dilation
+        )
+        of_taps = torch.einsum("bkc,ocij->bkoij", prototypes, weight[:, C:].to(prototypes))
+        of_taps = of_taps.to(of_query.dtype)
+        fused = torch.zeros_like(of_query)
+        for y, i in _bands(h, conv.dilation[0]):
+            for x, j in _bands(w, conv.dilation[1]):
+                constants = of_taps[..., i, j].sum(dim=(3, 4), keepdim=True)  # (B, K, C, 1, 1)
+                for constant in constants.unbind(dim=1):
+                    fused[..., y, x] += F.relu_(of_query[..., y, x] + constant)
+        return fused / prototypes.shape[1] if self.fusion == "mean" else fused
 
 
 class PConv(nn.Module):
@@ -208,3 +244,15 @@ def _taps_inside(size: int, dilation: int, *, like: Tensor) -> Tensor:
     offset = torch.arange(-dilation, dilation + 1, dilation, device=like.device).unsqueeze(1)
     position = torch.arange(size, device=like.device) + offset
     return ((position >= 0) & (position < size)).to(like.dtype)
+
+
+def _bands(size: int, dilation: int) -> list[tuple[slice, slice]]:
+    """Split positions 0..size into bands; with each, the taps of a centred 3-tap kernel that fall
+    inside the map there."""
+    cuts = sorted({0, min(dilation, size), max(size - dilation, 0), size})
+    first_tap = [0 if start >= dilation else 1 for start in cuts[:-1]]
+    last_tap = [2 if start + dilation < size else 1 for start in cuts[:-1]]
+    return [
+        (slice(start, stop), slice(first, last + 1))
+        for (start, stop), first, last in zip(pairwise(cuts), first_tap, last_tap, strict=True)
+    ]
