@@ -4,12 +4,8 @@ An episode asks for images of a class, and a class's images are known only after
 decoded. 12,031 maps of VOC take seconds; the index file makes the next start immediate.
 """
 
-import hashlib
 import io
 import os
-import uuid
-import warnings
-import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-_LABELS = 256
+from pmms.datasets.kept_arrays import file_stamp, kept_arrays
 
 
 class LabelIndex(NamedTuple):
@@ -83,27 +79,13 @@ def label_index(paths: Sequence[Path], cache: Path) -> LabelIndex:
         FileNotFoundError: a map is missing.
         ValueError: a map is damaged or no label map; names the file.
     """
-    stamp = _stamp(paths)
-    index = _load(cache, stamp)
-    if index is None:
-        index = _build(paths)
-        try:
-            _save(index, cache, stamp)
-        except OSError as error:
-            warnings.warn(
-                f"the index of {len(paths)} label maps could not be written to {cache} ({error}), "
-                "so the next start decodes them again; give a writable cache folder",
-                stacklevel=2,
-            )
-    return index
-
-
-def _stamp(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        state = path.stat()
-        digest.update(f"{path.name} {state.st_size} {state.st_mtime_ns}\n".encode())
-    return digest.hexdigest()
+    arrays = kept_arrays(
+        cache,
+        file_stamp(paths),
+        lambda: _build(paths)._asdict(),
+        content=f"the index of {len(paths)} label maps",
+    )
+    return LabelIndex(**arrays)
 
 
 def _build(paths: Sequence[Path]) -> LabelIndex:
@@ -121,27 +103,3 @@ def _build(paths: Sequence[Path]) -> LabelIndex:
 def _row(path: Path) -> tuple[tuple[int, int], list[int], int]:
     labels = open_labels(path)
     return (labels.height, labels.width), labels.histogram(), zlib.crc32(labels.tobytes())
-
-
-def _load(cache: Path, stamp: str) -> LabelIndex | None:
-    """The kept index, or None where there is none, or an old or a damaged one."""
-    try:
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            if str(kept["stamp"]) != stamp:
-                return None
-            index = LabelIndex(kept["sizes"], kept["pixels"], kept["checksums"])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
-        return None
-    return index if index.pixels.shape == (len(index.sizes), _LABELS) else None
-
-
-def _save(index: LabelIndex, cache: Path, stamp: str) -> None:
-    """Write beside the target, then rename: a reader finds the old file, the new one or none."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f".{cache.name}.{uuid.uuid4().hex}.part")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(file, stamp=np.array(stamp), **index._asdict())
-        partial.replace(cache)
-    finally:
-        partial.unlink(missing_ok=True)
