@@ -27,6 +27,7 @@ from pmms.transforms import EvalTransform, TrainTransform
 
 VISIBLE = 0.25  # a view can stand for an image if it shows this share of the class's plain area
 IMAGES_PER_BATCH = 16
+KEPT_LABELS = 512_000_000  # bytes of label maps at their own size that a bank keeps once read
 
 
 class FeatureBatch(NamedTuple):
@@ -54,18 +55,54 @@ class FeatureBank:
         dataset: the images.
         features: float16 (n, V, C, h, w) for n images in V views; view 0 is the plain image.
         labels: uint8 (n, V, H, W).
+        sizes: int32 (n, 2), height and width of each image before it was resized; None where all
+            images had the size of ``labels``.
+        keep_aspect: whether images were scaled and padded instead of squashed.
     """
 
-    def __init__(self, dataset: SegmentationDataset, features: Tensor, labels: Tensor) -> None:
+    def __init__(
+        self,
+        dataset: SegmentationDataset,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        sizes: Tensor | None = None,
+        keep_aspect: bool = False,
+    ) -> None:
         self.dataset = dataset
         self.features = features
         self.labels = labels
+        self.sizes = sizes
+        self.keep_aspect = keep_aspect
         self._areas: dict[int, Tensor] = {}
+        self._originals: dict[int, Tensor] = {}
+        self._original_bytes = 0
 
     @property
     def megabytes(self) -> float:
         """Memory of features and label maps, in units of 10^6 bytes."""
         return (self.features.nbytes + self.labels.nbytes) / 1e6
+
+    @property
+    def size(self) -> int:
+        """Side in pixels of the square that images were brought to."""
+        return self.labels.shape[-1]
+
+    def label_map(self, index: int) -> Tensor:
+        """The label map of an image at its own size, uint8 (H, W).
+
+        Taken from ``labels`` where the image has that size, else read from the data set, and kept
+        as long as all that are kept take no more than ``KEPT_LABELS`` bytes.
+        """
+        if self.sizes is None or self.sizes[index].tolist() == [self.size, self.size]:
+            return self.labels[index, 0]
+        if index in self._originals:
+            return self._originals[index]
+        labels = self.dataset.label_map(index)
+        if self._original_bytes + labels.nbytes <= KEPT_LABELS:
+            self._originals[index] = labels
+            self._original_bytes += labels.nbytes
+        return labels
 
     def batch(
         self,
@@ -130,6 +167,7 @@ def feature_bank(
     views: int = 1,
     seed: int = 0,
     scale: tuple[float, float] = (0.5, 1.0),
+    keep_aspect: bool = False,
     workers: int = 0,
     device: torch.device | str = "cpu",
     cache: Path | str | None = None,
@@ -144,6 +182,7 @@ def feature_bank(
         views: V; the plain image and V - 1 random views (crop, resize, flip).
         seed: of the random views.
         scale: area of the crops, see :class:`pmms.transforms.TrainTransform`.
+        keep_aspect: of the plain image, see :class:`pmms.transforms.EvalTransform`.
         workers: processes that decode or draw images.
         device: where the backbone runs.
         cache: folder for one file per bank, written atomically; None keeps nothing on disk. Its
@@ -158,6 +197,7 @@ def feature_bank(
     path = None
     if cache is not None:
         decides = f"{size}-{views}-{seed}-{scale}-{weights_digest(backbone)}-{_options(backbone)}"
+        decides += "-padded" * keep_aspect
         digest = hashlib.blake2b(decides.encode(), digest_size=6).hexdigest()
         path = Path(cache) / f"{dataset.fingerprint()}-{backbone.name}-{digest}.safetensors"
         if path.is_file():
@@ -165,13 +205,28 @@ def feature_bank(
                 content = load_file(path)
             except SafetensorError as error:
                 raise ValueError(f"{path} is damaged ({error}); delete it") from error
-            return FeatureBank(dataset, content["features"], content["labels"])
-    images = _Views(dataset, size=size, views=views, seed=seed, scale=scale)
-    features, labels = _compute(images, backbone, workers, torch.device(device), description)
+            if set(content) == {"features", "labels", "sizes"}:  # else of an older version
+                return FeatureBank(dataset, **content, keep_aspect=keep_aspect)
+    images = _Views(
+        dataset, size=size, views=views, seed=seed, scale=scale, keep_aspect=keep_aspect
+    )
+    content = _compute(images, backbone, workers, torch.device(device), description)
     if path is not None:
         with replacing(path) as part:
-            save_file({"features": features, "labels": labels}, part)
-    return FeatureBank(dataset, features, labels)
+            save_file(content, part)
+    return FeatureBank(dataset, **content, keep_aspect=keep_aspect)
+
+
+def bank_megabytes(
+    dataset: SegmentationDataset, backbone: Backbone, *, size: int, views: int = 1
+) -> float:
+    """Memory that :func:`feature_bank` would take, in units of 10^6 bytes; one image is tried."""
+    probe = torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device)
+    was_training = backbone.training
+    with torch.inference_mode():
+        values = backbone.eval()(probe).numel()
+    backbone.train(was_training)
+    return len(dataset) * views * (2 * values + size * size) / 1e6
 
 
 def weights_digest(module: torch.nn.Module) -> str:
@@ -190,8 +245,9 @@ def _options(backbone: Backbone) -> str:
     return f"{sorted(options.items())} {backbone}"
 
 
-class _Views(Dataset[tuple[Tensor, Tensor]]):
-    """Item i: float32 (V, 3, size, size) and uint8 (V, size, size), all views of image i."""
+class _Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """Item i: float32 (V, 3, size, size) and uint8 (V, size, size), all views of image i, and
+    int32 (2,), its own height and width."""
 
     def __init__(
         self,
@@ -201,28 +257,30 @@ class _Views(Dataset[tuple[Tensor, Tensor]]):
         views: int,
         seed: int,
         scale: tuple[float, float],
+        keep_aspect: bool,
     ) -> None:
         self.dataset = dataset
         self.views = views
         self.seed = seed
-        self.plain = EvalTransform(size)
+        self.plain = EvalTransform(size, keep_aspect=keep_aspect)
         self.random = TrainTransform(size, scale=scale)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         sample = self.dataset[index]
         pairs = [self.plain(*sample)]
         pairs += [self.random(*sample, seed=mix(self.seed, index, v)) for v in range(1, self.views)]
         images, labels = zip(*pairs, strict=True)
-        return torch.stack(images), torch.stack(labels)
+        size = torch.tensor(sample.labels.shape, dtype=torch.int32)
+        return torch.stack(images), torch.stack(labels), size
 
 
 @torch.inference_mode()
 def _compute(
     images: _Views, backbone: Backbone, workers: int, device: torch.device, description: str
-) -> tuple[Tensor, Tensor]:
+) -> dict[str, Tensor]:
     backbone.eval().to(device)
     per_batch = math.ceil(IMAGES_PER_BATCH / images.views)
     # A generator of its own, or the loader would draw from the caller's.
@@ -231,10 +289,16 @@ def _compute(
     )
     features: list[Tensor] = []
     labels: list[Tensor] = []
+    sizes: list[Tensor] = []
     with progress_bar(len(images), description, unit="image") as progress:
-        for image, label in loader:
+        for image, label, size in loader:
             output = backbone(image.flatten(0, 1).to(device))
             features.append(output.unflatten(0, label.shape[:2]).half().cpu())
             labels.append(label.clone())  # not the worker's shared memory
+            sizes.append(size.clone())
             progress.update(len(label))
-    return torch.cat(features), torch.cat(labels)
+    return {
+        "features": torch.cat(features),
+        "labels": torch.cat(labels),
+        "sizes": torch.cat(sizes),
+    }

@@ -67,12 +67,19 @@ class SegmentationDataset(ABC):
         Made of letters, digits, ".", "_" and "-" only, so that it can stand in a file name.
         """
 
+    def label_map(self, index: int) -> Tensor:
+        """The label map alone, uint8 (H, W) at its own size.
+
+        This default makes the whole sample. Override it where the image can be left unread.
+        """
+        return self[index].labels
+
     def classes_shown(self, index: int) -> frozenset[int]:
         """Classes with at least one pixel, however small: a superset of ``classes_in``.
 
         This default reads the label map. Override it where an index knows the answer.
         """
-        return frozenset(int(i) for i in np.unique(self[index].labels.numpy())) - {0, VOID}
+        return frozenset(int(i) for i in np.unique(self.label_map(index).numpy())) - {0, VOID}
 
     def __iter__(self) -> Iterator[Sample]:
         """All samples in order."""
@@ -124,6 +131,9 @@ class KeptImages(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         return self.base[self.indices[self._position(index)]]
+
+    def label_map(self, index: int) -> Tensor:
+        return self.base.label_map(self.indices[self._position(index)])
 
     def image_id(self, index: int) -> str:
         return self.base.image_id(self.indices[self._position(index)])
