@@ -226,6 +226,9 @@ def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor)
     weighted = resp * weights.unsqueeze(1)
     means = _normalised_shares(weighted) @ samples
     empty = weighted.sum(dim=2) <= EMPTY * weights.sum(dim=1, keepdim=True)
+    # Almost never is one empty. The CPU can look; asking an accelerator would make the host wait.
+    if _host_may_look(empty) and not empty.any():
+        return means
     surprise = torch.where(weights > 0, log_density, torch.inf)
     worst = surprise.topk(min(k, samples.shape[1]), dim=1, largest=False).indices
     # With more empty prototypes than samples with weight, the last of those serves several times.
@@ -233,6 +236,11 @@ def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor)
     rank = torch.minimum((empty.cumsum(dim=1) - 1).clamp(min=0), last)
     seeds = samples.gather(1, worst.gather(1, rank).unsqueeze(2).expand_as(means))
     return torch.where(empty.unsqueeze(2), seeds, means)
+
+
+def _host_may_look(tensor: Tensor) -> bool:
+    """Whether a branch may depend on a value: not where that costs a wait, or breaks a graph."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _normalised_shares(weighted: Tensor) -> Tensor:
@@ -256,7 +264,7 @@ def _given_means(init: Tensor, samples: Tensor, k: int) -> Tensor:
 
 def _require(condition: Tensor, message: str) -> None:
     """Raise on the CPU; on an accelerator assert there, without waiting for the answer."""
-    if condition.device.type == "cpu":
+    if _host_may_look(condition):
         if not condition:
             raise ValueError(message)
     else:
