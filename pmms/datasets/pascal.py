@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pmms.datasets.base import Sample, SegmentationDataset
 from pmms.datasets.label_index import LabelIndex, label_index, open_image, open_labels
@@ -70,7 +71,7 @@ class PascalVOC(SegmentationDataset):
         self.labels = labels
         self.min_area = min_area
         self.root = _voc_folder(Path(root), labels)
-        self._ids = _read_list(self.root / LISTS, split)
+        self._ids = self._read_ids()
         self._cache = Path(cache) if cache is not None else self.root / LISTS
         self._check_files()
 
@@ -88,11 +89,11 @@ class PascalVOC(SegmentationDataset):
                 f"{label_map.height}; they must match"
             )
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()
-        values = torch.from_numpy(np.array(label_map))
-        beyond = values[(values > len(self.class_names)) & (values != VOID)]
-        if len(beyond):
-            raise self._unknown_label(position, int(beyond[0]))
-        return Sample(image, values)
+        return Sample(image, self._checked_labels(position, label_map))
+
+    def label_map(self, index: int) -> torch.Tensor:
+        position = self._position(index)
+        return self._checked_labels(position, open_labels(self._label_path(position)))
 
     def image_id(self, index: int) -> str:
         return self._ids[self._position(index)]
@@ -109,6 +110,16 @@ class PascalVOC(SegmentationDataset):
 
     def __repr__(self) -> str:
         return f"PascalVOC({self.name!r}, {self.split!r}, {len(self)} images)"
+
+    def _read_ids(self) -> tuple[str, ...]:
+        return _read_list(self.root / LISTS, self.split)
+
+    def _checked_labels(self, position: int, label_map: Image.Image) -> torch.Tensor:
+        values = torch.from_numpy(np.array(label_map))
+        beyond = values[(values > len(self.class_names)) & (values != VOID)]
+        if len(beyond):
+            raise self._unknown_label(position, int(beyond[0]))
+        return values
 
     @cached_property
     def _digest(self) -> str:
