@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pmms.datasets.parts import PartsVOC
     from pmms.datasets.pascal import PascalVOC
     from pmms.episodes import Episode, EpisodeSampler
-    from pmms.evaluation import Protocol, Result, evaluate
+    from pmms.evaluation import Result, evaluate
     from pmms.experiment import run
     from pmms.features import FeatureBank, feature_bank
     from pmms.folds import split_classes
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pmms.model_config import ModelConfig
     from pmms.models import Prediction, build_model
     from pmms.predict import read_mask, read_picture, segment_image
+    from pmms.protocols import Protocol
     from pmms.results import RunRecord, load_record, load_records
     from pmms.train_config import TrainConfig
     from pmms.training import train
@@ -40,7 +41,7 @@ _HOME = {
     "PartsVOC": "datasets.parts",
     "PascalVOC": "datasets.pascal",
     "Prediction": "models",
-    "Protocol": "evaluation",
+    "Protocol": "protocols",
     "Result": "evaluation",
     "RunConfig": "config",
     "RunRecord": "results",

@@ -10,8 +10,9 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_origin, get_type_hints
 
 from pmms.data import DataConfig
-from pmms.evaluation import Protocol
+from pmms.folds import read_classes
 from pmms.model_config import ModelConfig
+from pmms.protocols import PRESETS, Protocol
 from pmms.results import record_name
 from pmms.train_config import TrainConfig
 
@@ -26,6 +27,26 @@ class RunConfig:
     train: TrainConfig
     protocol: Protocol
 
+    def __post_init__(self) -> None:
+        """Refuse a protocol on data that it does not know."""
+        protocol = self.protocol
+        images = "classes of one's own" if getattr(self.data, "classes", "") else self.data.dataset
+        published = protocol.name in PRESETS and protocol.name != "ours"
+        if published and images not in ("pascal", "coco"):
+            raise ValueError(
+                f"protocol must be 'ours' for {images}: {protocol.name!r} is made for Pascal-5i "
+                "and COCO-20i"
+            )
+        if protocol.lists == "authors" and images != "pascal":
+            raise ValueError(
+                f"test_lists must be 'split' or 'area' for {images}: the authors' lists are of "
+                "Pascal-5i"
+            )
+        if protocol.lists == "authors" and self.data.test_split != "val":
+            raise ValueError(
+                f"test_split must be 'val' with the authors' lists, got {self.data.test_split!r}"
+            )
+
     def flat(self) -> dict[str, Any]:
         """Parameters by the names that :func:`run_config` takes."""
         values: dict[str, Any] = {"profile": self.profile}
@@ -35,13 +56,33 @@ class RunConfig:
 
     @property
     def name(self) -> str:
-        """File stem of the record."""
-        flat = self.flat()
-        flat.pop("root")  # where the data lies does not decide the result
+        """File stem of the record: some parameters, and a hash of all that decide the result."""
+        flat = self.portable()
+        for parameter, (part, name) in PARAMETERS.items():
+            # So a record keeps its name when the package learns a new parameter.
+            if parameter not in FIRST and flat.get(parameter) == self._default(part, name):
+                flat.pop(parameter, None)
         flat["fold"] = f"fold{flat['fold']}"
         shown = ("dataset", "fold", "model", "backbone", "shots", "seed")
         flat["shots"], flat["seed"] = f"{flat['shots']}shot", f"seed{flat['seed']}"
         return record_name(flat, shown)
+
+    def portable(self) -> dict[str, Any]:
+        """``flat`` for a record: without folders, which decide nothing and tell of one machine.
+
+        A file of one's own classes is replaced by what it says: names and folds.
+        """
+        flat = self.flat()
+        del flat["root"]
+        if flat.get("classes"):
+            of_file = read_classes(flat["classes"])
+            flat["classes"] = {"names": of_file.names, "folds": of_file.folds}
+        return flat
+
+    def _default(self, part: str, name: str) -> Any:
+        if part == "protocol":
+            return getattr(Protocol(name=self.protocol.name, form=self.protocol.form), name)
+        return PARTS[part].__dataclass_fields__[name].default
 
 
 PARTS: dict[str, Any] = {
@@ -61,15 +102,33 @@ def _parameters() -> dict[str, tuple[str, str]]:
         ("protocol", "name"): "protocol",
         ("protocol", "seeds"): "episode_seeds",
         ("protocol", "void"): "test_void",
+        ("protocol", "lists"): "test_lists",
+        ("protocol", "sampler"): "test_episodes",
+        ("protocol", "aspect"): "test_aspect",
+        ("protocol", "fusion"): "shot_fusion",
     }
+    follow = {("protocol", "form"), ("protocol", "size")}  # from dataset and test_size
     return {
         renamed.get((part, field.name), field.name): (part, field.name)
         for part, kind in PARTS.items()
         for field in fields(kind)
+        if (part, field.name) not in follow
     }
 
 
 PARAMETERS = _parameters()
+
+FIRST = frozenset({
+    "dataset", "fold", "validation", "root", "train_split", "test_split", "labels",
+    "train_images", "test_images", "extra_classes", "train_size", "test_size", "views", "model",
+    "backbone", "backbone_options", "k", "kernel", "kappa", "em_iterations", "init", "em_seed",
+    "em_features", "prototype_scale", "gradient", "mask_partition", "fusion", "prob_map_at",
+    "p_conv_kappa", "width", "reduce_kernel", "norm", "dropout", "aspp_rates", "aspp_dropout",
+    "iterations", "batch_size", "learning_rate", "momentum", "weight_decay", "power",
+    "backbone_lr", "train_void", "precision", "seed", "log_every", "checkpoint_every",
+    "protocol", "shots", "episodes", "episode_seeds", "test_void", "resolution", "checkpoint",
+})  # fmt: skip
+"""Parameters of the first records. Others enter a record's name where they are no default."""
 
 PROFILES: dict[str, dict[str, Any]] = {
     "mini": {
@@ -105,7 +164,8 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
         profile: "mini" or "paper".
         parameters: any of ``PARAMETERS``; see :class:`pmms.data.DataConfig`,
             :class:`pmms.model_config.ModelConfig`, :class:`pmms.train_config.TrainConfig` and
-            :class:`pmms.evaluation.Protocol`.
+            :class:`pmms.protocols.Protocol`. A ``protocol`` by name sets its episodes, seeds and
+            ``test_size`` too, unless they are given; if they are, its label tells so.
 
     Raises:
         ValueError: for an unknown profile or parameter (the message lists the valid ones), or a
@@ -123,7 +183,19 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
     for name, value in {**PROFILES[profile], **parameters}.items():
         part, field_name = PARAMETERS[name]
         values[part][field_name] = _checked(name, value)
+    _fit_protocol(values, sized="test_size" in parameters)
     return RunConfig(profile=profile, **{part: _build(part, values[part]) for part in PARTS})
+
+
+def _fit_protocol(values: dict[str, dict[str, Any]], *, sized: bool) -> None:
+    """Form and size of the protocol from data set and ``test_size``, or that from the protocol."""
+    chosen = values["protocol"]
+    chosen["form"] = "coco" if values["data"].get("dataset") == "coco" else "pascal"
+    size = Protocol(name=chosen.get("name", "ours"), form=chosen["form"]).size
+    if size is not None and not sized:
+        values["data"]["test_size"] = size
+    elif size is not None:
+        chosen["size"] = values["data"]["test_size"]
 
 
 def _build(part: str, values: dict[str, Any]) -> Any:

@@ -1,73 +1,31 @@
-"""Evaluation: a model, episodes and a protocol to integer counts, and from these to scores.
+"""Evaluation: a model, episodes and a protocol to integer counts, and from these to scores."""
 
-A number without its protocol says little: void pixels, image size, episode count and seeds move
-mIoU by points. So a :class:`Protocol` is a frozen object with a name, and stands in every record.
-"""
-
-from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from pmms.datasets.base import SegmentationDataset
-from pmms.episodes import Episode, EpisodeDataset, EpisodeSampler, class_mask, collate
+from pmms.episode_batches import (
+    TestBatch,
+    bank_batches,
+    image_batches,
+    scored_labels,
+    source_transform,
+)
+from pmms.episodes import class_mask
 from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.metrics import Scores, episode_counts, scores
 from pmms.models import FewShotSegmenter
 from pmms.progress import progress_bar
+from pmms.protocol_episodes import protocol_sampler
+from pmms.protocols import PROTOCOLS, Protocol
 from pmms.transforms import EvalTransform
 
-BATCH = 20
-
 Control = Literal["wrong_support", "everything", "all_objects"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """How a model is tested. The defaults are the protocol ``ours``.
-
-    Attributes:
-        name: stands beside every number.
-        shots: support images an episode.
-        episodes: episodes for each seed.
-        seeds: episode seeds; the spread over them is the luck of the draw of episodes.
-        void: "ignore" leaves void pixels out of the counts; "background" counts them as 0.
-        resolution: "original": predictions are scored at the size of the query image.
-        checkpoint: which weights are tested; "last", chosen without any test class.
-    """
-
-    name: str = "ours"
-    shots: int = 1
-    episodes: int = 1000
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    void: Literal["ignore", "background"] = "ignore"
-    resolution: Literal["original"] = "original"
-    checkpoint: Literal["last"] = "last"
-
-    def __post_init__(self) -> None:
-        for name in ("shots", "episodes"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-        seeds = tuple(self.seeds) if isinstance(self.seeds, list | tuple) else (self.seeds,)
-        object.__setattr__(self, "seeds", seeds)
-        whole = all(isinstance(seed, int) and not isinstance(seed, bool) for seed in seeds)
-        if not seeds or not whole or len(set(seeds)) != len(seeds):
-            raise ValueError(f"seeds must be one or more different whole numbers, got {seeds}")
-        for name, choices in (
-            ("void", ("ignore", "background")),
-            ("resolution", ("original",)),
-            ("checkpoint", ("last",)),
-        ):
-            if getattr(self, name) not in choices:
-                listed = " or ".join(map(repr, choices))
-                raise ValueError(f"{name} must be {listed}, got {getattr(self, name)!r}")
-        if self.name == "ours" and self.void != "ignore":
-            raise ValueError("the protocol 'ours' ignores void; give another protocol its own name")
 
 
 class Result(NamedTuple):
@@ -78,16 +36,37 @@ class Result(NamedTuple):
         counts: int64 (N, 4), see :func:`pmms.metrics.episode_counts`.
         scores: over all N episodes.
         by_seed: mIoU in percent of each episode seed.
+        class_names: class id -> name, for every class that was scored.
+        protocol: under which all of it holds.
     """
 
     class_ids: Tensor
     counts: Tensor
     scores: Scores
     by_seed: tuple[float, ...]
+    class_names: dict[int, str]
+    protocol: Protocol
 
     def summary(self) -> dict[str, Any]:
-        """JSON values for a run record, percentages."""
-        return {**asdict(self.scores), "by_seed": list(self.by_seed)}
+        """JSON values for a run record, percentages. FB-IoU only where the protocol has it."""
+        values = {**asdict(self.scores), "by_seed": list(self.by_seed)}
+        values["class_names"] = self.class_names
+        if not self.protocol.fb_iou:
+            del values["fb_iou"]
+        return values
+
+    def table(self) -> str:
+        """IoU of every class by id and name, mean, interval and FB-IoU, as a Markdown table."""
+        low, high = self.scores.interval
+        rows = ["| class | name | episodes | IoU |", "|---:|---|---:|---:|"]
+        for class_id, iou in self.scores.class_iou.items():
+            episodes = int((self.class_ids == class_id).sum())
+            rows.append(f"| {class_id} | {self.class_names[class_id]} | {episodes} | {iou:.2f} |")
+        rows.append(f"| | mean (95 %: {low:.2f} to {high:.2f}) | {self.scores.episodes} | "
+                    f"{self.scores.miou:.2f} |")  # fmt: skip
+        if self.protocol.fb_iou:
+            rows.append(f"| | FB-IoU | {self.scores.episodes} | {self.scores.fb_iou:.2f} |")
+        return "\n".join(rows)
 
 
 def evaluate(
@@ -95,7 +74,7 @@ def evaluate(
     images: FeatureBank | SegmentationDataset,
     classes: Collection[int],
     *,
-    protocol: Protocol = Protocol(),
+    protocol: Protocol = PROTOCOLS["ours"],
     size: int | None = None,
     control: Control | None = None,
     device: torch.device | str = "cpu",
@@ -112,10 +91,12 @@ def evaluate(
 
     Args:
         model: put in eval mode and moved to ``device``.
-        images: a feature bank of the test images (of one size), or the images themselves.
+        images: a feature bank of the test images, or the images themselves. The bank gives the
+            same result but for the rounding of its features, and computes those of an image once.
         classes: class ids; every one must be scored.
-        protocol: shots, episodes, seeds, void.
-        size: side in pixels that images are squashed to; only needed where ``images`` are images.
+        protocol: how it is tested.
+        size: side in pixels that images are brought to; needed where ``images`` are images and the
+            protocol leaves it open.
         control: None for the model itself.
         device: where the model runs.
         precision: "bfloat16" for automatic mixed precision.
@@ -123,152 +104,138 @@ def evaluate(
         description: title of the progress bar.
 
     Raises:
-        ValueError: impossible episodes (see :class:`pmms.episodes.EpisodeSampler`), or images
-            without ``size``; an unknown ``control`` or ``precision``; "wrong_support" with one
-            class only.
+        ValueError: impossible episodes (see :func:`pmms.protocol_episodes.protocol_sampler`); a
+            size or a bank that contradicts the protocol, or no size at all; an unknown ``control``
+            or ``precision``; "wrong_support" with one class only.
     """
     if control is not None and control not in get_args(Control):
         raise ValueError(f"control must be None or one of {get_args(Control)}, got {control!r}")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
     device = torch.device(device)
+    transform = source_transform(images, protocol, size)
     model.eval().to(device)
     class_ids: list[Tensor] = []
     counts: list[Tensor] = []
     total = protocol.episodes * len(protocol.seeds)
     with torch.inference_mode(), progress_bar(total, description, unit="episode") as progress:
-        for batch in _batches(images, classes, protocol, size, control, workers, device):
+        for batch in _batches(images, classes, protocol, transform, control, workers, device):
             with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
-                predicted = _predict(model, batch, control)
-            void = VOID if protocol.void == "ignore" else None
-            counts.append(episode_counts(predicted, batch.target, void=void).cpu())
-            class_ids.append(batch.class_id.cpu())
-            progress.update(len(predicted))
-    return _result(torch.cat(class_ids), torch.cat(counts), classes, protocol)
-
-
-class _TestBatch(NamedTuple):
-    """Episodes as features (or images) with what they are scored on."""
-
-    support: Tensor
-    support_mask: Tensor
-    query: Tensor
-    target: Tensor  # (B, H, W) at the query's original size
-    labels: Tensor  # (B, H, W) all classes
-    class_id: Tensor
-    are_features: bool
-
-
-def _predict(model: FewShotSegmenter, batch: _TestBatch, control: Control | None) -> Tensor:
-    if control == "everything":
-        return torch.ones_like(batch.target)
-    if control == "all_objects":
-        return ((batch.labels != 0) & (batch.labels != VOID)).long()
-    forward = model.segment if batch.are_features else model
-    prediction = forward(batch.support, batch.support_mask, batch.query)
-    return prediction.masks((batch.target.shape[1], batch.target.shape[2]))
-
-
-def _another_class(sampler: EpisodeSampler, index: int) -> int:
-    """Index of the next episode, going round, that is of another class than episode ``index``."""
-    n = len(sampler)
-    class_id = sampler[index].class_id
-    for other in range(index + 1, index + n):
-        if sampler[other % n].class_id != class_id:
-            return other % n
-    raise ValueError(
-        f"wrong_support needs episodes of at least two classes, but all {n} of seed {sampler.seed} "
-        f"are of class {class_id}"
-    )
+                logits = _logits(model, batch, protocol, control)
+            counts.append(_count(batch, logits, protocol, transform, control))
+            class_ids.append(batch.class_id)
+            progress.update(len(batch.labels))
+    dataset = images.dataset if isinstance(images, FeatureBank) else images
+    return _result(torch.cat(class_ids), torch.cat(counts), dataset, classes, protocol)
 
 
 def _batches(
     images: FeatureBank | SegmentationDataset,
     classes: Collection[int],
     protocol: Protocol,
-    size: int | None,
+    transform: EvalTransform,
     control: Control | None,
     workers: int,
     device: torch.device,
-) -> Iterator[_TestBatch]:
+) -> Iterator[TestBatch]:
     wrong = control == "wrong_support"
     dataset = images.dataset if isinstance(images, FeatureBank) else images
     for seed in protocol.seeds:
-        sampler = EpisodeSampler(
-            dataset, classes, shots=protocol.shots, length=protocol.episodes, seed=seed
-        )
+        sampler = protocol_sampler(protocol, dataset, classes, seed=seed)
         if isinstance(images, FeatureBank):
-            yield from _from_bank(images, sampler, wrong, device)
-        elif size is None:
-            raise ValueError("evaluating on images needs size, the side they are squashed to")
+            yield from bank_batches(images, sampler, wrong_support=wrong, device=device)
         else:
-            yield from _from_images(sampler, EvalTransform(size), wrong, workers, device)
-
-
-def _from_bank(
-    bank: FeatureBank, sampler: EpisodeSampler, wrong_support: bool, device: torch.device
-) -> Iterator[_TestBatch]:
-    for start in range(0, len(sampler), BATCH):
-        indices = range(start, min(start + BATCH, len(sampler)))
-        episodes = [sampler[i] for i in indices]
-        batch = bank.batch(episodes, device=device)
-        if wrong_support:
-            shown = bank.batch(
-                [sampler[_another_class(sampler, i)] for i in indices], device=device
+            yield from image_batches(
+                sampler, transform, wrong_support=wrong, workers=workers, device=device
             )
-            batch = batch._replace(support=shown.support, support_mask=shown.support_mask)
-        labels = bank.labels[[episode.query for episode in episodes], 0].to(device)
-        yield _TestBatch(
-            batch.support, batch.support_mask, batch.query, batch.query_mask, labels,
-            batch.class_id, are_features=True,
-        )  # fmt: skip
 
 
-class _WithOriginal(Dataset[tuple[Episode, Tensor]]):
-    """An episode at the network's size, and the query's label map at its own."""
-
-    def __init__(
-        self, sampler: EpisodeSampler, transform: EvalTransform, wrong_support: bool
-    ) -> None:
-        self.sampler = sampler
-        self.episodes = EpisodeDataset(sampler, transform)
-        self.wrong_support = wrong_support
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __getitem__(self, index: int) -> tuple[Episode, Tensor]:
-        labels = self.sampler.dataset[self.sampler[index].query].labels
-        episode = self.episodes[index]
-        if self.wrong_support:
-            shown = self.episodes[_another_class(self.sampler, index)]
-            episode = replace(episode, support=shown.support, support_mask=shown.support_mask)
-        return episode, labels
+def _logits(
+    model: FewShotSegmenter, batch: TestBatch, protocol: Protocol, control: Control | None
+) -> list[Tensor]:
+    """Logits (B, 2, h, w) for each prediction that is fused: one, or one for each support image."""
+    if control in ("everything", "all_objects"):
+        return []
+    forward = model.segment if batch.are_features else model
+    shots = batch.support.shape[1]
+    groups = [slice(0, shots)]
+    if protocol.fusion == "vote":
+        groups = [slice(shot, shot + 1) for shot in range(shots)]
+    return [
+        forward(batch.support[:, group], batch.support_mask[:, group], batch.query).logits
+        for group in groups
+    ]
 
 
-def _from_images(
-    sampler: EpisodeSampler,
+def _count(
+    batch: TestBatch,
+    logits: list[Tensor],
+    protocol: Protocol,
     transform: EvalTransform,
-    wrong_support: bool,
-    workers: int,
-    device: torch.device,
-) -> Iterator[_TestBatch]:
-    """One episode a batch: queries keep their own sizes."""
-    episodes = _WithOriginal(sampler, transform, wrong_support)
-    # A generator of its own, or the loader would draw from the caller's.
-    loader = DataLoader(episodes, batch_size=None, num_workers=workers, generator=torch.Generator())
-    for episode, labels in loader:
-        batch = collate([episode]).to(device)
-        labels = labels[None].to(device)
-        target = class_mask(labels, episode.class_id).long()
-        yield _TestBatch(
-            batch.support, batch.support_mask, batch.query, target, labels, batch.class_id,
-            are_features=False,
-        )  # fmt: skip
+    control: Control | None,
+) -> Tensor:
+    """Counts int64 (B, 4) of a batch; queries of one size are counted together."""
+    void = VOID if protocol.void == "ignore" else None
+    scored = [scored_labels(labels, protocol, transform) for labels in batch.labels]
+    counts = torch.empty(len(scored), 4, dtype=torch.int64)
+    for rows in _equal_sizes(scored):
+        labels = torch.stack([scored[i] for i in rows]).to(batch.query.device)
+        target = torch.stack(
+            [class_mask(one, int(batch.class_id[i])) for one, i in zip(labels, rows, strict=True)]
+        )
+        if control == "everything":
+            predicted = torch.ones_like(target)
+        elif control == "all_objects":
+            predicted = ((labels != 0) & (labels != VOID)).long()
+        else:
+            shape = (labels.shape[1], labels.shape[2])
+            of_rows = [one[rows] for one in logits]
+            predicted = fuse([_decide(one, shape, protocol, transform) for one in of_rows])
+        counts[rows] = episode_counts(predicted, target, void=void).cpu()
+    return counts
+
+
+def _decide(
+    logits: Tensor, shape: tuple[int, int], protocol: Protocol, transform: EvalTransform
+) -> Tensor:
+    """Logits (b, 2, h, w) to masks (b, H, W) in {0, 1} at the size that is scored."""
+    if protocol.resolution == "network":
+        whole = EvalTransform(transform.size)  # padding is void in the target
+        return whole.restore(logits.float(), height=shape[0], width=shape[1]).argmax(dim=1)
+    return transform.restore(logits.float(), height=shape[0], width=shape[1]).argmax(dim=1)
+
+
+def fuse(masks: Sequence[Tensor]) -> Tensor:
+    """Masks of K predictions to one: votes divided by the largest vote, foreground from 0.5 on.
+
+    HSNet's rule (``model/hsnet.py``); a single mask stays as it is. The largest vote is that of
+    each image, so that one vote of five makes foreground where no pixel has three.
+
+    Args:
+        masks: K of (B, H, W), integer, 0 or 1.
+
+    Returns:
+        int64 (B, H, W), 0 or 1.
+    """
+    votes = torch.stack(list(masks)).sum(dim=0)
+    largest = votes.flatten(1).amax(dim=1).clamp(min=1)
+    return (2 * votes >= largest[:, None, None]).long()
+
+
+def _equal_sizes(label_maps: Sequence[Tensor]) -> list[list[int]]:
+    """Positions of label maps, grouped by their size."""
+    groups: dict[torch.Size, list[int]] = {}
+    for position, labels in enumerate(label_maps):
+        groups.setdefault(labels.shape, []).append(position)
+    return list(groups.values())
 
 
 def _result(
-    class_ids: Tensor, counts: Tensor, classes: Collection[int], protocol: Protocol
+    class_ids: Tensor,
+    counts: Tensor,
+    dataset: SegmentationDataset,
+    classes: Collection[int],
+    protocol: Protocol,
 ) -> Result:
     by_seed = [
         scores(ids, rows, resamples=1).miou
@@ -276,4 +243,6 @@ def _result(
             class_ids.split(protocol.episodes), counts.split(protocol.episodes), strict=True
         )
     ]
-    return Result(class_ids, counts, scores(class_ids, counts, classes=classes), tuple(by_seed))
+    total = scores(class_ids, counts, classes=classes)
+    names = {class_id: dataset.class_name(class_id) for class_id in total.class_iou}
+    return Result(class_ids, counts, total, tuple(by_seed), names, protocol)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +13,12 @@ from pmms.config import RunConfig
 from pmms.data import Data, load_data
 from pmms.datasets.base import SegmentationDataset
 from pmms.episodes import EpisodeSampler, mix
-from pmms.evaluation import Control, Protocol, Result, evaluate
-from pmms.features import FeatureBank, feature_bank
-from pmms.folds import split_classes
+from pmms.evaluation import Control, Result, evaluate
+from pmms.features import FeatureBank, bank_megabytes, feature_bank
+from pmms.folds import FOLDS, split_classes
 from pmms.models import FewShotSegmenter, build_model
+from pmms.protocol_episodes import PFENET_AREA, protocol_sampler
+from pmms.protocols import Protocol
 from pmms.results import RunRecord, environment, peak_memory_mb
 from pmms.run_state import LossPoint
 from pmms.training import train
@@ -48,19 +50,62 @@ def prepare_images(
     cache: Path | str | None = None,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    limit_mb: float = 4000,
 ) -> Images:
-    """Backbone features, computed once, for "parts" with a frozen backbone; else the images."""
-    if config.train.backbone_lr > 0 or config.data.dataset != "parts":
-        return Images(data.train, data.test)
-    sizes = config.data.train_size, config.data.test_size
+    """Training and test images of a run, as features that are computed once where that can be.
+
+    It can where the backbone is frozen and the features fit ``limit_mb`` (units of 10^6 bytes): of
+    the test images, which are seen most often, and of the training images in what is then left.
+    What does not fit stays images. Without training there are no training features.
+    """
+    test = protocol_images(config, data)
+    if config.train.backbone_lr > 0:
+        return Images(data.train, test)
     shared = {"cache": cache, "device": device, "workers": workers}
-    return Images(
-        feature_bank(
-            data.train, backbone, size=sizes[0], views=config.data.views,
-            description="train features", **shared,
-        ),
-        feature_bank(data.test, backbone, size=sizes[1], description="test features", **shared),
-    )  # fmt: skip
+    train_as = {"size": config.data.train_size, "views": config.data.views}
+    test_size = config.data.test_size
+    needed = bank_megabytes(test, backbone, size=test_size)
+    images = Images(data.train, test)
+    if needed <= limit_mb:
+        bank = feature_bank(
+            test, backbone, size=test_size, keep_aspect=config.protocol.aspect == "pad",
+            description="test features", **shared,
+        )  # fmt: skip
+        images, limit_mb = images._replace(test=bank), limit_mb - needed
+    trained = config.model.name != "training_free"
+    if trained and bank_megabytes(data.train, backbone, **train_as) <= limit_mb:
+        bank = feature_bank(
+            data.train, backbone, description="train features", **train_as, **shared
+        )
+        images = images._replace(train=bank)
+    return images
+
+
+def protocol_images(config: RunConfig, data: Data) -> SegmentationDataset:
+    """The test images by the lists of the run's protocol; ``data.test`` where it has none.
+
+    Raises:
+        FileNotFoundError: the authors' lists are not below ``root``.
+        ValueError: the data set cannot be listed by the protocol's rule.
+    """
+    settings, lists = config.data, config.protocol.lists
+    if lists == "authors":
+        from pmms.datasets.pascal_lists import PairVOC
+
+        fold = (settings.fold + settings.validation) % FOLDS
+        return PairVOC(settings.root, fold, labels=settings.labels)
+    if lists == "split" or getattr(data.test, "min_area", None) == PFENET_AREA:
+        return data.test
+    if settings.dataset == "pascal":
+        from pmms.datasets.pascal import PascalVOC
+
+        return PascalVOC(
+            settings.root, settings.test_split, labels=settings.labels, min_area=PFENET_AREA
+        )
+    raise ValueError(
+        f"test_lists must be 'split' for {settings.dataset}, whose images cannot be listed by "
+        f"{PFENET_AREA} pixels"
+    )
 
 
 def train_model(
@@ -138,8 +183,8 @@ def run(
 
     Returns:
         The record. Its scores hold the model, the same model untrained (1,000 episodes), the
-        controls of :func:`pmms.evaluation.evaluate` and the classes seen in training (1,000
-        episodes each).
+        controls of :func:`pmms.evaluation.evaluate` and the classes seen in training (one seed
+        each; no seen classes where the protocol has lists of the novel ones only).
     """
     watch = Stopwatch()
     data = load_data(config.data)
@@ -193,7 +238,7 @@ def score_controls(
         control: evaluate_model(config, model, data, images, control=control, **shared).summary()
         for control in CONTROLS
     }
-    if config.model.name != "training_free":
+    if _scores_seen_classes(config):
         classes = _seen_classes(config)
         seen = evaluate_model(config, model, data, images, classes=classes, **shared)
         scores["seen_classes"] = seen.summary()
@@ -205,20 +250,19 @@ def _seen_classes(config: RunConfig) -> tuple[int, ...]:
     return split_classes(data.dataset, data.fold, validation=data.validation).train
 
 
+def _scores_seen_classes(config: RunConfig) -> bool:
+    return config.model.name != "training_free" and config.protocol.lists != "authors"
+
+
 def _check_episodes(config: RunConfig, data: Data) -> None:
     """Refuse at the start what the evaluation would refuse after hours of training."""
     protocol = config.protocol
+    images = protocol_images(config, data)
     groups = [data.test_classes]
-    if config.model.name != "training_free":
+    if _scores_seen_classes(config):
         groups.append(_seen_classes(config))
     for classes in groups:
-        sampler = EpisodeSampler(
-            data.test,
-            classes,
-            shots=protocol.shots,
-            length=protocol.episodes,
-            seed=protocol.seeds[0],
-        )
+        sampler = protocol_sampler(protocol, images, classes, seed=protocol.seeds[0])
         missing = set(classes) - {episode.class_id for episode in sampler}
         if missing:
             names = ", ".join(data.test.class_name(c) for c in sorted(missing))
@@ -237,14 +281,12 @@ def make_record(
 ) -> RunRecord:
     """The record of a run that has ended; see :class:`pmms.results.RunRecord`.
 
-    Where the data lay is left out: it decides nothing and tells of one machine only.
+    Where the data lay is left out, see :meth:`pmms.config.RunConfig.portable`.
     """
-    parameters = config.flat()
-    del parameters["root"]
     return RunRecord(
         name=config.name,
-        parameters=parameters,
-        protocol=asdict(config.protocol),
+        parameters=config.portable(),
+        protocol=config.protocol.record(),
         scores=scores,
         loss=tuple((point.step, point.loss) for point in history),
         seconds=seconds,

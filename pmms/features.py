@@ -144,10 +144,19 @@ class FeatureBank:
             ]
         )
         masks = [
-            class_mask(self.labels[i, v], int(c))
-            for i, v, c in zip(index, view, classes, strict=True)
+            torch.stack([self._mask(i, v, int(c)) for i, v in zip(row, of_row, strict=True)])
+            for row, of_row, c in zip(index.tolist(), view.tolist(), classes, strict=True)
         ]
         return self.features[index, view].float(), torch.stack(masks)
+
+    def _mask(self, image: int, view: int, class_id: int) -> Tensor:
+        """Mask (H, W) of one class, uint8; an object lost in ``labels`` keeps one pixel."""
+        mask = class_mask(self.labels[image, view], class_id)
+        if view == 0 and self.sizes is not None and not (mask == 1).any():
+            whole = class_mask(self.label_map(image), class_id)
+            transform = EvalTransform(self.size, keep_aspect=self.keep_aspect)
+            mask = transform(torch.zeros(3, *whole.shape, dtype=torch.uint8), whole)[1]
+        return mask
 
     def _view(self, image: int, class_id: int, rng: random.Random | None) -> int:
         if rng is None or self.labels.shape[1] == 1:

@@ -85,13 +85,15 @@ class Protocol:
             seeds = tuple(self.seeds) if isinstance(self.seeds, list) else (self.seeds,)
             object.__setattr__(self, "seeds", seeds)
         self._check()
-        if self.name in PRESETS:
-            for name in FIXED:
-                if getattr(self, name) != preset[name]:
-                    raise ValueError(
-                        f"{name} must be {preset[name]!r} under the protocol {self.name!r}, got "
-                        f"{getattr(self, name)!r}; give another protocol its own name"
-                    )
+        for name in FIXED if self.name in PRESETS else ():
+            if getattr(self, name) != preset[name]:
+                raise ValueError(
+                    f"{name} must be {preset[name]!r} under the protocol {self.name!r}, got "
+                    f"{getattr(self, name)!r}; give another protocol its own name"
+                )
+        if self.resolution == "network":
+            fits = self.query_mask == "resized"
+            _expect("query_mask", self.query_mask, "'resized' at resolution 'network'", fits)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -138,9 +140,6 @@ class Protocol:
         for name, choices in CHOICES.items():
             _choice(name, getattr(self, name), choices)
         _expect("fb_iou", self.fb_iou, "True or False", isinstance(self.fb_iou, bool))
-        if self.resolution == "network":
-            _expect("query_mask", self.query_mask, "'resized' at resolution 'network'",
-                    self.query_mask == "resized")  # fmt: skip
 
 
 FREE = ("episodes", "seeds", "size")

@@ -8,6 +8,7 @@ from typing import Any
 
 from pmms.files import write_atomically
 from pmms.folds import FOLDS
+from pmms.protocols import Protocol
 from pmms.results import RunRecord, load_records
 
 NOT_RUN = "not run"
@@ -30,7 +31,7 @@ def fold_table(records: Iterable[RunRecord]) -> str:
         ValueError: for records of different protocols, which have no place in one table.
     """
     records = list(records)
-    protocols = {str(sorted(record.protocol.items())) for record in records}
+    protocols = {Protocol.from_record(record.protocol) for record in records}
     if len(protocols) > 1:
         raise ValueError(f"one table holds one protocol; got {len(protocols)}")
     lines = ["| model | " + " | ".join(f"fold {fold}" for fold in range(FOLDS)) + " | mean |"]
@@ -49,7 +50,7 @@ def describe(records: Iterable[RunRecord]) -> str:
     records = list(records)
     if not records:
         return "No run record yet."
-    protocol = records[0].protocol
+    protocol = Protocol.from_record(records[0].protocol)
     seeds = sorted({record.parameters["seed"] for record in records})
     steps = sorted({record.parameters["iterations"] for record in records})
     minutes = sum(sum(record.seconds.values()) for record in records) / 60
@@ -58,8 +59,8 @@ def describe(records: Iterable[RunRecord]) -> str:
     torch = sorted({record.environment["versions"]["torch"] for record in records})
     commits = sorted({record.environment["commit"] for record in records})
     return (
-        f"mIoU in percent on novel classes of PartsVOC; protocol `{protocol['name']}`, "
-        f"{protocol['shots']}-shot, {len(protocol['seeds'])} x {protocol['episodes']} episodes; "
+        f"mIoU in percent on novel classes of PartsVOC; protocol `{protocol.label}`, "
+        f"{protocol.shots}-shot, {len(protocol.seeds)} x {protocol.episodes} episodes; "
         f"{_listed(steps)} training steps; training seeds {_listed(seeds)}; {len(records)} runs, "
         f"{minutes:.0f} minutes in all on {_listed(machines)}, "
         f"threads: {_listed(threads)}; PyTorch {_listed(torch)}, commit {_listed(commits)}."

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pmms.config import PARAMETERS, PARTS, PROFILES, RunConfig, run_config
-from pmms.evaluation import Protocol
 from pmms.model_config import ModelConfig
+from pmms.protocols import Protocol
 from pmms.results import RunRecord
 from pmms.train_config import TrainConfig
 
@@ -45,9 +45,10 @@ def test_a_parameter_goes_on_top_of_the_profile() -> None:
 
 def test_every_field_has_one_parameter() -> None:
     assert len(set(PARAMETERS.values())) == len(PARAMETERS) == len(run_config().flat()) - 1
+    follow = {"protocol": {"form", "size"}}  # from dataset and test_size
     for part, kind in PARTS.items():
         named = {field for where, field in PARAMETERS.values() if where == part}
-        assert named == set(kind.__dataclass_fields__)
+        assert named == set(kind.__dataclass_fields__) - follow.get(part, set())
     for profile in PROFILES.values():
         assert set(profile) <= set(PARAMETERS)
 
@@ -159,17 +160,23 @@ def test_names_tell_runs_apart() -> None:
         "momentum": 0.0, "weight_decay": 0.0, "power": 0.0, "backbone_lr": 0.5,
         "train_void": "background", "precision": "bfloat16", "seed": 1, "log_every": 9,
         "checkpoint_every": 9, "shots": 5, "episodes": 9, "episode_seeds": (9,),
-        "test_void": "background", "protocol": "theirs",
+        "protocol": "theirs",
     }  # fmt: skip
-    no_choice = {"root", "resolution", "checkpoint"}
-    assert set(PARAMETERS) - set(changes) == no_choice
-    named = {"test_void": {"protocol": "other"}}  # "ours" has no choice
-    names = {
-        run_config(**{name: value}, **named.get(name, {}), root="x").name
-        for name, value in changes.items()
-    }
+    fixed = {  # by "ours"; another name is free in them
+        "test_void": "background", "test_lists": "area", "test_episodes": "hsnet",
+        "test_aspect": "pad", "query_mask": "resized", "shot_fusion": "vote", "fb_iou": False,
+        "resolution": "network",
+    }  # fmt: skip
+    of_data = {"root", "classes", "layout"} & set(PARAMETERS)  # see test_data
+    assert set(PARAMETERS) - set(changes) - set(fixed) - of_data == {"checkpoint"}
+    names = {run_config(**{name: value}, root="x").name for name, value in changes.items()}
+    for name, value in fixed.items():
+        with pytest.raises(ValueError, match=f"^{name} must be"):
+            run_config(**{name: value})
+        resized = {"query_mask": "resized"} if name == "resolution" else {}
+        names.add(run_config(**{name: value}, **resized, protocol="other").name)
     names.add(run_config().name)
-    assert len(names) == len(changes) + 1
+    assert len(names) == len(changes) + len(fixed) + 1
     for name in names:
         RunRecord(name=name, parameters={}, protocol={}, scores={})
 

@@ -61,7 +61,7 @@ class TwoPictures(FakeDataset):
 
 
 def test_ours_ignores_void() -> None:
-    with pytest.raises(ValueError, match="'ours' ignores void"):
+    with pytest.raises(ValueError, match=r"^void must be 'ignore' under the protocol 'ours'"):
         Protocol(void="background")
 
 
@@ -200,7 +200,10 @@ def test_the_spread_over_seeds_is_of_each_seed(bank: FeatureBank) -> None:
     assert result.scores.episodes == 90
     summary = result.summary()
     assert summary["by_seed"] == list(result.by_seed)
-    assert set(summary) == {"class_iou", "miou", "fb_iou", "episodes", "interval", "by_seed"}
+    assert set(summary) == {
+        "class_iou", "miou", "fb_iou", "episodes", "interval", "by_seed", "class_names",
+    }  # fmt: skip
+    assert summary["class_names"] == {1: "thing1", 2: "thing2", 3: "thing3"}
 
 
 def test_the_same_call_gives_the_same_result(dataset: FakeDataset, bank: FeatureBank) -> None:

@@ -22,6 +22,7 @@ from pmms.experiment import (
 )
 from pmms.features import FeatureBank, weights_digest
 from pmms.folds import split_classes
+from pmms.protocols import Protocol
 from pmms.results import load_record
 from pmms.run_state import CHECKPOINT, LOG
 
@@ -101,7 +102,9 @@ def test_a_voc_tree(voc: dict[str, Any]) -> None:
     assert data.test_classes == (6, 7, 8, 9, 10)
     assert not any(set(labels.unique().tolist()) & {6, 7, 8, 9, 10} for _, labels in data.train)
     images = prepare_images(config, data, new_model(config).backbone)
-    assert images == (data.train, data.test)  # photos are not kept as features
+    assert isinstance(images.train, FeatureBank)
+    assert isinstance(images.test, FeatureBank)
+    assert images.test.dataset is data.test
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_data(tiny(dataset="pascal", root=voc["root"] + "-none").data)
 
@@ -135,7 +138,10 @@ def test_a_whole_run(tmp_path: Path, cache: Path) -> None:
     assert record.scores["all_objects"]["miou"] > record.scores["everything"]["miou"]
     assert [step for step, _ in record.loss] == [2, 4]
     assert set(record.seconds) == {"images", "evaluate", "train"}
-    assert record.protocol["name"] == "ours"
+    assert record.protocol["name"] == "ours (episodes=60, seeds=0+1)"
+    assert Protocol.from_record(record.protocol) == config.protocol
+    names = split_classes("parts", 0).novel
+    assert [int(c) for c in record.scores["model"]["class_names"]] == list(names)
     assert "root" not in record.parameters
     assert run_config(**record.parameters) == config
     assert sorted(p.name for p in (tmp_path / "runs" / config.name).iterdir()) == [CHECKPOINT, LOG]

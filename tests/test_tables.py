@@ -53,7 +53,14 @@ def test_two_protocols_have_no_place_in_one_table() -> None:
 
 def test_description_names_protocol_seeds_machine() -> None:
     text = describe([record("pmms", 0, seed, 1) for seed in (0, 1)])
-    for part in ("`ours`", "1-shot", "2 x 10 episodes", "seeds 0, 1", "2 minutes", "a processor"):
+    for part in (
+        "`ours (episodes=10, seeds=0+1)`",
+        "1-shot",
+        "2 x 10 episodes",
+        "seeds 0, 1",
+        "2 minutes",
+        "a processor",
+    ):
         assert part in text
     assert describe([]) == "No run record yet."
 

@@ -1,0 +1,170 @@
+"""Test episodes in batches, from kept features or from images, with the label maps they are scored
+on. What a protocol does to a label map before it is scored stands here too."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pmms.datasets.base import SegmentationDataset
+from pmms.episodes import Episode, EpisodeDataset, EpisodeSampler, collate
+from pmms.features import FeatureBank
+from pmms.folds import VOID
+from pmms.protocol_episodes import ListedEpisodes
+from pmms.protocols import Protocol
+from pmms.transforms import EvalTransform
+
+BATCH = 20
+
+Sampler = EpisodeSampler | ListedEpisodes
+
+
+class TestBatch(NamedTuple):
+    """B episodes as features (or images), with the label map of each query.
+
+    Attributes:
+        support: (B, S, C, h, w) features, or images with C = 3.
+        support_mask: (B, S, 1, H, W).
+        query: (B, C, h, w).
+        labels: label maps uint8 (H, W) with all classes, each at its image's own size, on the CPU.
+        class_id: int64 (B,), on the CPU.
+        are_features: whether ``support`` and ``query`` are features.
+    """
+
+    __test__ = False  # no test class, whatever its name makes pytest think
+
+    support: Tensor
+    support_mask: Tensor
+    query: Tensor
+    labels: tuple[Tensor, ...]
+    class_id: Tensor
+    are_features: bool
+
+
+def source_transform(
+    images: FeatureBank | SegmentationDataset, protocol: Protocol, size: int | None
+) -> EvalTransform:
+    """How images are brought to the network's size.
+
+    Raises:
+        ValueError: size or aspect of ``images`` or ``size`` contradict the protocol, or nothing
+            says the size.
+    """
+    pad = protocol.aspect == "pad"
+    if isinstance(images, FeatureBank):
+        if size is not None and size != images.size:
+            raise ValueError(f"size is {size}, but the bank's images have {images.size} pixels")
+        if images.keep_aspect != pad:
+            raise ValueError(
+                f"the protocol {protocol.label!r} has aspect={protocol.aspect!r}, so the bank must "
+                f"be made with keep_aspect={pad}"
+            )
+        size = images.size
+    size = protocol.size if size is None else size
+    if size is None:
+        raise ValueError("evaluating on images needs size, the side they are brought to")
+    if protocol.size is not None and size != protocol.size:
+        raise ValueError(
+            f"the protocol {protocol.label!r} has size {protocol.size}, got images of {size} "
+            "pixels; replace(protocol, size=...) makes one with another label"
+        )
+    return EvalTransform(size, keep_aspect=pad)
+
+
+def scored_labels(labels: Tensor, protocol: Protocol, transform: EvalTransform) -> Tensor:
+    """The label map that a prediction is scored on, from the annotated one, uint8 (H, W).
+
+    With ``query_mask="resized"`` it goes to the network's size. At resolution "network" it stays
+    there, by PyTorch's "nearest" as in HSNet, with void as padding. At "original" it comes back: by
+    the nearest pixel centre one way, as Pillow does it, and by PyTorch's "nearest" the other, as in
+    the authors' code.
+    """
+    if protocol.query_mask == "exact":
+        return labels
+    height, width = labels.shape
+    small = transform.content(height, width)
+    if protocol.resolution == "network":
+        resized = _nearest(labels, small, "nearest")
+        padding = (0, transform.size - small[1], 0, transform.size - small[0])
+        return F.pad(resized, padding, value=VOID)
+    return _nearest(_nearest(labels, small, "nearest-exact"), (height, width), "nearest")
+
+
+def bank_batches(
+    bank: FeatureBank, sampler: Sampler, *, wrong_support: bool, device: torch.device
+) -> Iterator[TestBatch]:
+    """Episodes of kept features, ``BATCH`` at a time."""
+    for start in range(0, len(sampler), BATCH):
+        indices = range(start, min(start + BATCH, len(sampler)))
+        episodes = [sampler[i] for i in indices]
+        batch = bank.batch(episodes, device=device)
+        if wrong_support:
+            shown = bank.batch([sampler[another_class(sampler, i)] for i in indices], device=device)
+            batch = batch._replace(support=shown.support, support_mask=shown.support_mask)
+        yield TestBatch(
+            batch.support, batch.support_mask, batch.query,
+            tuple(bank.label_map(episode.query) for episode in episodes),
+            batch.class_id.cpu(), are_features=True,
+        )  # fmt: skip
+
+
+def image_batches(
+    sampler: Sampler,
+    transform: EvalTransform,
+    *,
+    wrong_support: bool,
+    workers: int,
+    device: torch.device,
+) -> Iterator[TestBatch]:
+    """Episodes of images, one at a time."""
+    episodes = _WithLabels(sampler, transform, wrong_support)
+    # A generator of its own, or the loader would draw from the caller's.
+    loader = DataLoader(episodes, batch_size=None, num_workers=workers, generator=torch.Generator())
+    for episode, labels in loader:
+        batch = collate([episode])
+        images = batch.to(device)
+        yield TestBatch(
+            images.support, images.support_mask, images.query, (labels,), batch.class_id,
+            are_features=False,
+        )  # fmt: skip
+
+
+def another_class(sampler: Sampler, index: int) -> int:
+    """Index of the next episode, going round, that is of another class than episode ``index``."""
+    n = len(sampler)
+    class_id = sampler[index].class_id
+    for other in range(index + 1, index + n):
+        if sampler[other % n].class_id != class_id:
+            return other % n
+    raise ValueError(
+        f"wrong_support needs episodes of at least two classes, but all {n} of seed {sampler.seed} "
+        f"are of class {class_id}"
+    )
+
+
+class _WithLabels(Dataset[tuple[Episode, Tensor]]):
+    """An episode at the network's size, and the query's label map at its own."""
+
+    def __init__(self, sampler: Sampler, transform: EvalTransform, wrong_support: bool) -> None:
+        self.sampler = sampler
+        self.episodes = EpisodeDataset(sampler, transform)
+        self.wrong_support = wrong_support
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __getitem__(self, index: int) -> tuple[Episode, Tensor]:
+        labels = self.sampler.dataset.label_map(self.sampler[index].query)
+        episode = self.episodes[index]
+        if self.wrong_support:
+            shown = self.episodes[another_class(self.sampler, index)]
+            episode = replace(episode, support=shown.support, support_mask=shown.support_mask)
+        return episode, labels
+
+
+def _nearest(labels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
+    return F.interpolate(labels[None, None], size=size, mode=mode)[0, 0]
