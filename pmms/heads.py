@@ -138,7 +138,7 @@ class PMatch(nn.Module):
             for x, j in _bands(w, conv.dilation[1]):
                 constants = of_taps[..., i, j].sum(dim=(3, 4), keepdim=True)  # (B, K, C, 1, 1)
                 for constant in constants.unbind(dim=1):
-                    fused[..., y, x] += F.relu_(of_query[..., y, x] + constant)
+                    fused[..., y, x].add_(F.relu_(of_query[..., y, x] + constant))
         return fused / prototypes.shape[1] if self.fusion == "mean" else fused
 
 
