@@ -12,6 +12,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 from pmms.data import DataConfig
 from pmms.folds import read_classes
 from pmms.model_config import ModelConfig
+from pmms.protocol_episodes import PFENET_AREA
 from pmms.protocols import PRESETS, Protocol
 from pmms.results import record_name
 from pmms.train_config import TrainConfig
@@ -30,7 +31,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         """Refuse a protocol on data that it does not know."""
         protocol = self.protocol
-        images = "classes of one's own" if getattr(self.data, "classes", "") else self.data.dataset
+        images = "classes of one's own" if self.data.classes else self.data.dataset
         published = protocol.name in PRESETS and protocol.name != "ours"
         if published and images not in ("pascal", "coco"):
             raise ValueError(
@@ -45,6 +46,13 @@ class RunConfig:
         if protocol.lists == "authors" and self.data.test_split != "val":
             raise ValueError(
                 f"test_split must be 'val' with the authors' lists, got {self.data.test_split!r}"
+            )
+        if protocol.lists == "area" and (
+            self.data.dataset == "parts" or self.data.min_area != PFENET_AREA
+        ):
+            raise ValueError(
+                f"min_area must be {PFENET_AREA} with test_lists='area', on pascal or coco; got "
+                f"{self.data.min_area} on {images}"
             )
 
     def flat(self) -> dict[str, Any]:
@@ -183,19 +191,24 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
     for name, value in {**PROFILES[profile], **parameters}.items():
         part, field_name = PARAMETERS[name]
         values[part][field_name] = _checked(name, value)
-    _fit_protocol(values, sized="test_size" in parameters)
+    _fit_protocol(values, given=set(parameters))
     return RunConfig(profile=profile, **{part: _build(part, values[part]) for part in PARTS})
 
 
-def _fit_protocol(values: dict[str, dict[str, Any]], *, sized: bool) -> None:
-    """Form and size of the protocol from data set and ``test_size``, or that from the protocol."""
-    chosen = values["protocol"]
-    chosen["form"] = "coco" if values["data"].get("dataset") == "coco" else "pascal"
-    size = Protocol(name=chosen.get("name", "ours"), form=chosen["form"]).size
-    if size is not None and not sized:
-        values["data"]["test_size"] = size
-    elif size is not None:
-        chosen["size"] = values["data"]["test_size"]
+def _fit_protocol(values: dict[str, dict[str, Any]], *, given: set[str]) -> None:
+    """Fill in what follows from another part: form and size of the protocol, size and area of data.
+
+    A ``test_size`` that is given changes the protocol, and so its label.
+    """
+    data, chosen = values["data"], values["protocol"]
+    chosen["form"] = "coco" if data.get("dataset") == "coco" else "pascal"
+    preset = Protocol(name=chosen.get("name", "ours"), form=chosen["form"])
+    if preset.size is not None and "test_size" in given:
+        chosen["size"] = data["test_size"]
+    elif preset.size is not None:
+        data["test_size"] = preset.size
+    if chosen.get("lists", preset.lists) == "area" and "min_area" not in given:
+        data["min_area"] = PFENET_AREA
 
 
 def _build(part: str, values: dict[str, Any]) -> Any:

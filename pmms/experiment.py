@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -15,9 +16,9 @@ from pmms.datasets.base import SegmentationDataset
 from pmms.episodes import EpisodeSampler, mix
 from pmms.evaluation import Control, Result, evaluate
 from pmms.features import FeatureBank, bank_megabytes, feature_bank
-from pmms.folds import FOLDS, split_classes
+from pmms.folds import FOLDS
 from pmms.models import FewShotSegmenter, build_model
-from pmms.protocol_episodes import PFENET_AREA, protocol_sampler
+from pmms.protocol_episodes import protocol_sampler
 from pmms.protocols import Protocol
 from pmms.results import RunRecord, environment, peak_memory_mb
 from pmms.run_state import LossPoint
@@ -82,30 +83,17 @@ def prepare_images(
 
 
 def protocol_images(config: RunConfig, data: Data) -> SegmentationDataset:
-    """The test images by the lists of the run's protocol; ``data.test`` where it has none.
+    """The test images: those of the authors' lists where the protocol draws from them.
 
     Raises:
-        FileNotFoundError: the authors' lists are not below ``root``.
-        ValueError: the data set cannot be listed by the protocol's rule.
+        FileNotFoundError: the lists are not below ``root``.
     """
-    settings, lists = config.data, config.protocol.lists
-    if lists == "authors":
-        from pmms.datasets.pascal_lists import PairVOC
-
-        fold = (settings.fold + settings.validation) % FOLDS
-        return PairVOC(settings.root, fold, labels=settings.labels)
-    if lists == "split" or getattr(data.test, "min_area", None) == PFENET_AREA:
+    if config.protocol.lists != "authors":
         return data.test
-    if settings.dataset == "pascal":
-        from pmms.datasets.pascal import PascalVOC
+    from pmms.datasets.pascal_lists import PairVOC
 
-        return PascalVOC(
-            settings.root, settings.test_split, labels=settings.labels, min_area=PFENET_AREA
-        )
-    raise ValueError(
-        f"test_lists must be 'split' for {settings.dataset}, whose images cannot be listed by "
-        f"{PFENET_AREA} pixels"
-    )
+    fold = (config.data.fold + config.data.validation) % FOLDS
+    return PairVOC(config.data.root, fold, labels=config.data.labels)
 
 
 def train_model(
@@ -208,7 +196,9 @@ def run(
     scores |= score_controls(config, model, data, images, **where)
     scores["model"] = evaluate_model(config, model, data, images, **where).summary()
     watch.lap("evaluate")
-    record = make_record(config, scores, history, watch.seconds, device=device)
+    record = make_record(
+        config, scores, history, watch.seconds, device=device, left_out=data.left_out
+    )
     if results is not None:
         record.save(results)
     return record
@@ -239,15 +229,9 @@ def score_controls(
         for control in CONTROLS
     }
     if _scores_seen_classes(config):
-        classes = _seen_classes(config)
-        seen = evaluate_model(config, model, data, images, classes=classes, **shared)
+        seen = evaluate_model(config, model, data, images, classes=data.seen_classes, **shared)
         scores["seen_classes"] = seen.summary()
     return scores
-
-
-def _seen_classes(config: RunConfig) -> tuple[int, ...]:
-    data = config.data
-    return split_classes(data.dataset, data.fold, validation=data.validation).train
 
 
 def _scores_seen_classes(config: RunConfig) -> bool:
@@ -260,7 +244,7 @@ def _check_episodes(config: RunConfig, data: Data) -> None:
     images = protocol_images(config, data)
     groups = [data.test_classes]
     if _scores_seen_classes(config):
-        groups.append(_seen_classes(config))
+        groups.append(data.seen_classes)
     for classes in groups:
         sampler = protocol_sampler(protocol, images, classes, seed=protocol.seeds[0])
         missing = set(classes) - {episode.class_id for episode in sampler}
@@ -278,15 +262,20 @@ def make_record(
     seconds: Mapping[str, float],
     *,
     device: torch.device | str = "cpu",
+    left_out: Mapping[str, int] = MappingProxyType({}),
 ) -> RunRecord:
     """The record of a run that has ended; see :class:`pmms.results.RunRecord`.
 
-    Where the data lay is left out, see :meth:`pmms.config.RunConfig.portable`.
+    Where the data lay is left out, see :meth:`pmms.config.RunConfig.portable`. ``left_out`` names
+    the classes that were not scored, see :class:`pmms.data.Data`; it stands with the protocol.
     """
+    protocol = config.protocol.record()
+    if left_out:
+        protocol["left_out"] = dict(left_out)
     return RunRecord(
         name=config.name,
         parameters=config.portable(),
-        protocol=config.protocol.record(),
+        protocol=protocol,
         scores=scores,
         loss=tuple((point.step, point.loss) for point in history),
         seconds=seconds,

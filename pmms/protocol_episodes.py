@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from pmms.datasets.base import SegmentationDataset, images_of_class
+from pmms.datasets.base import KeptImages, SegmentationDataset, images_of_class
 from pmms.episodes import EpisodeIndex, EpisodeSampler
 from pmms.protocols import Protocol
 
@@ -202,7 +202,8 @@ def pfenet_episodes(
         ValueError: ``dataset`` counts images with fewer pixels than ``PFENET_AREA``, or a class has
             too few images.
     """
-    if getattr(dataset, "min_area", None) != PFENET_AREA:
+    whole = dataset.base if isinstance(dataset, KeptImages) else dataset
+    if getattr(whole, "min_area", None) != PFENET_AREA:
         raise ValueError(
             f"the protocol 'pfenet' lists images with at least {PFENET_AREA} pixels of a class; "
             f"make the data set {dataset.name} with min_area={PFENET_AREA}"
