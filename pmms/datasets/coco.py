@@ -21,11 +21,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from pycocotools import mask as mask_api
 
 from pmms.datasets.base import Sample, SegmentationDataset
 from pmms.datasets.coco_index import CocoIndex, coco_index, kept_coco_index, split_names
 from pmms.datasets.label_index import open_image
+from pmms.datasets.polygons import rle_mask
 from pmms.folds import COCO_CLASSES, MAX_CLASSES, VOID
 
 Masks = Literal["all", "first_polygon"]
@@ -186,11 +186,11 @@ class CocoInstances(SegmentationDataset):
     def _paint(self, position: int) -> np.ndarray:
         """The label map of an image, uint8 (H, W)."""
         height, width = self._index.sizes[position].tolist()
-        # Column by column, as pycocotools decodes.
+        # Column by column, as the masks are.
         labels = np.zeros((height, width), dtype=np.uint8, order="F")
         own = self._labels[self._rows(position)]
         for label, code in zip(own, self._index.codes(position), strict=True):
-            np.copyto(labels, label, where=mask_api.decode(code).view(np.bool_))
+            np.copyto(labels, label, where=rle_mask(code))
         return np.ascontiguousarray(labels)
 
     @cached_property
