@@ -1,17 +1,17 @@
-"""Test episodes in batches, from kept features or from images, with the label maps they are scored
-on. What a protocol does to a label map before it is scored stands here too."""
+"""Test episodes in batches of kept features, with the label maps they are scored on. What a
+protocol does to a label map before it is scored stands here too."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from pmms.datasets.base import SegmentationDataset
-from pmms.episodes import Episode, EpisodeDataset, EpisodeSampler, collate
+from pmms.episodes import EpisodeSampler
 from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.protocol_episodes import ListedEpisodes
@@ -24,15 +24,16 @@ Sampler = EpisodeSampler | ListedEpisodes
 
 
 class TestBatch(NamedTuple):
-    """B episodes as features (or images), with the label map of each query.
+    """B episodes as features, with the label map of each query.
 
     Attributes:
-        support: (B, S, C, h, w) features, or images with C = 3.
+        support: (B, S, C, h, w).
         support_mask: (B, S, 1, H, W).
         query: (B, C, h, w).
         labels: label maps uint8 (H, W) with all classes, each at its image's own size, on the CPU.
         class_id: int64 (B,), on the CPU.
-        are_features: whether ``support`` and ``query`` are features.
+        are: what ``support`` and ``query`` are: the backbone's "features" or the model's
+            "embeddings".
     """
 
     __test__ = False  # no test class, whatever its name makes pytest think
@@ -42,7 +43,7 @@ class TestBatch(NamedTuple):
     query: Tensor
     labels: tuple[Tensor, ...]
     class_id: Tensor
-    are_features: bool
+    are: Literal["features", "embeddings"]
 
 
 def source_transform(
@@ -80,18 +81,18 @@ def scored_labels(labels: Tensor, protocol: Protocol, transform: EvalTransform) 
 
     With ``query_mask="resized"`` it goes to the network's size. At resolution "network" it stays
     there, by PyTorch's "nearest" as in HSNet, with void as padding. At "original" it comes back: by
-    the nearest pixel centre one way, as Pillow does it, and by PyTorch's "nearest" the other, as in
-    the authors' code.
+    Pillow's nearest pixel one way and by PyTorch's "nearest" the other, as in the authors' code.
     """
     if protocol.query_mask == "exact":
         return labels
     height, width = labels.shape
     small = transform.content(height, width)
     if protocol.resolution == "network":
-        resized = _nearest(labels, small, "nearest")
+        resized = _nearest(labels, small)
         padding = (0, transform.size - small[1], 0, transform.size - small[0])
         return F.pad(resized, padding, value=VOID)
-    return _nearest(_nearest(labels, small, "nearest-exact"), (height, width), "nearest")
+    there = Image.fromarray(labels.numpy()).resize(small[::-1], Image.Resampling.NEAREST)
+    return _nearest(torch.from_numpy(np.array(there)), (height, width))
 
 
 def bank_batches(
@@ -108,28 +109,7 @@ def bank_batches(
         yield TestBatch(
             batch.support, batch.support_mask, batch.query,
             tuple(bank.label_map(episode.query) for episode in episodes),
-            batch.class_id.cpu(), are_features=True,
-        )  # fmt: skip
-
-
-def image_batches(
-    sampler: Sampler,
-    transform: EvalTransform,
-    *,
-    wrong_support: bool,
-    workers: int,
-    device: torch.device,
-) -> Iterator[TestBatch]:
-    """Episodes of images, one at a time."""
-    episodes = _WithLabels(sampler, transform, wrong_support)
-    # A generator of its own, or the loader would draw from the caller's.
-    loader = DataLoader(episodes, batch_size=None, num_workers=workers, generator=torch.Generator())
-    for episode, labels in loader:
-        batch = collate([episode])
-        images = batch.to(device)
-        yield TestBatch(
-            images.support, images.support_mask, images.query, (labels,), batch.class_id,
-            are_features=False,
+            batch.class_id.cpu(), are="features",
         )  # fmt: skip
 
 
@@ -146,25 +126,5 @@ def another_class(sampler: Sampler, index: int) -> int:
     )
 
 
-class _WithLabels(Dataset[tuple[Episode, Tensor]]):
-    """An episode at the network's size, and the query's label map at its own."""
-
-    def __init__(self, sampler: Sampler, transform: EvalTransform, wrong_support: bool) -> None:
-        self.sampler = sampler
-        self.episodes = EpisodeDataset(sampler, transform)
-        self.wrong_support = wrong_support
-
-    def __len__(self) -> int:
-        return len(self.sampler)
-
-    def __getitem__(self, index: int) -> tuple[Episode, Tensor]:
-        labels = self.sampler.dataset.label_map(self.sampler[index].query)
-        episode = self.episodes[index]
-        if self.wrong_support:
-            shown = self.episodes[another_class(self.sampler, index)]
-            episode = replace(episode, support=shown.support, support_mask=shown.support_mask)
-        return episode, labels
-
-
-def _nearest(labels: Tensor, size: tuple[int, int], mode: str) -> Tensor:
-    return F.interpolate(labels[None, None], size=size, mode=mode)[0, 0]
+def _nearest(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(labels[None, None], size=size, mode="nearest")[0, 0]

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from pmms.datasets.base import SegmentationDataset
+from pmms.embeddings import Embed, embedded_batches
 from pmms.episode_batches import (
     TestBatch,
     bank_batches,
-    image_batches,
     scored_labels,
     source_transform,
 )
@@ -92,7 +92,8 @@ def evaluate(
     Args:
         model: put in eval mode and moved to ``device``.
         images: a feature bank of the test images, or the images themselves. The bank gives the
-            same result but for the rounding of its features, and computes those of an image once.
+            same result but for the rounding of its features. Either way the features of an image
+            are computed once, as long as memory lasts: see :mod:`pmms.embeddings`.
         classes: class ids; every one must be scored.
         protocol: how it is tested.
         size: side in pixels that images are brought to; needed where ``images`` are images and the
@@ -118,9 +119,19 @@ def evaluate(
     class_ids: list[Tensor] = []
     counts: list[Tensor] = []
     total = protocol.episodes * len(protocol.seeds)
+    autocast = torch.autocast(device.type, torch.bfloat16, precision == "bfloat16")
+
+    def embed(pixels: Tensor) -> Tensor:
+        if control in ("everything", "all_objects"):
+            return pixels[..., :1, :1]  # nobody looks at it
+        with autocast:
+            return model.embed(pixels)
+
     with torch.inference_mode(), progress_bar(total, description, unit="episode") as progress:
-        for batch in _batches(images, classes, protocol, transform, control, workers, device):
-            with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
+        for batch in _batches(
+            images, classes, protocol, transform, embed, control, workers, device
+        ):
+            with autocast:
                 logits = _logits(model, batch, protocol, control)
             counts.append(_count(batch, logits, protocol, transform, control))
             class_ids.append(batch.class_id)
@@ -134,20 +145,21 @@ def _batches(
     classes: Collection[int],
     protocol: Protocol,
     transform: EvalTransform,
+    embed: Embed,
     control: Control | None,
     workers: int,
     device: torch.device,
 ) -> Iterator[TestBatch]:
     wrong = control == "wrong_support"
     dataset = images.dataset if isinstance(images, FeatureBank) else images
-    for seed in protocol.seeds:
-        sampler = protocol_sampler(protocol, dataset, classes, seed=seed)
-        if isinstance(images, FeatureBank):
+    samplers = [protocol_sampler(protocol, dataset, classes, seed=s) for s in protocol.seeds]
+    if isinstance(images, FeatureBank):
+        for sampler in samplers:
             yield from bank_batches(images, sampler, wrong_support=wrong, device=device)
-        else:
-            yield from image_batches(
-                sampler, transform, wrong_support=wrong, workers=workers, device=device
-            )
+    else:
+        yield from embedded_batches(
+            samplers, transform, embed, wrong_support=wrong, workers=workers, device=device
+        )
 
 
 def _logits(
@@ -156,7 +168,7 @@ def _logits(
     """Logits (B, 2, h, w) for each prediction that is fused: one, or one for each support image."""
     if control in ("everything", "all_objects"):
         return []
-    forward = model.segment if batch.are_features else model
+    forward = model.segment if batch.are == "features" else model.compare
     shots = batch.support.shape[1]
     groups = [slice(0, shots)]
     if protocol.fusion == "vote":

@@ -128,6 +128,23 @@ class FewShotSegmenter(nn.Module):
         """
         query = self.reduce(query)
         support = self.reduce(support.flatten(0, 1)).unflatten(0, support.shape[:2])
+        return self.compare(support, support_mask, query)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """All that is done to an image alone: (B, 3, H, W) float in [0, 1] to (B, C, h, w).
+
+        An image that is in many episodes is embedded once; :meth:`compare` does the rest.
+        """
+        return self.reduce(self.backbone(images))
+
+    def compare(self, support: Tensor, support_mask: Tensor, query: Tensor) -> Prediction:
+        """Embeddings to a prediction.
+
+        Args:
+            support: (B, S, C, h, w) embeddings.
+            support_mask: (B, S, 1, H, W) float in [0, 1], at any resolution.
+            query: (B, C, h', w') embeddings.
+        """
         positive, negative = partition_samples(
             support, support_mask, how=self.config.mask_partition
         )
@@ -162,8 +179,16 @@ class TrainingFreeSegmenter(FewShotSegmenter):
         self.mixtures = _mixtures(config, backbone.channels)
         self.p_conv = PConv(kappa=config.p_conv_kappa or config.kappa)
 
+    def embed(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) float in [0, 1] to the backbone's features (B, C0, h, w)."""
+        return self.backbone(images)
+
     def segment(self, support: Tensor, support_mask: Tensor, query: Tensor) -> Prediction:
-        """As :meth:`FewShotSegmenter.segment`; the logits are the logarithm of M_p."""
+        """As :meth:`FewShotSegmenter.segment`; here features and embeddings are the same."""
+        return self.compare(support, support_mask, query)
+
+    def compare(self, support: Tensor, support_mask: Tensor, query: Tensor) -> Prediction:
+        """As :meth:`FewShotSegmenter.compare`; the logits are the logarithm of M_p."""
         support = F.normalize(support, dim=2, eps=1e-6)
         samples = partition_samples(support, support_mask, how=self.config.mask_partition)
         prototypes = Prototypes(*(self.mixtures[0](part) for part in samples))
