@@ -200,7 +200,7 @@ def _fill_between_chains(mask: np.ndarray, corners: list[list[int]]) -> None:
 def _fill_rows(mask: np.ndarray, top: int, start: np.ndarray, stop: np.ndarray) -> None:
     """Set row ``top`` + i from column ``start[i]`` to ``stop[i]``, both included."""
     above = max(0, -top)
-    block = mask[top + above : top + len(start)]
+    block = mask[top + above : max(top + len(start), 0)]
     start, stop = (x[above : above + len(block), None] for x in (start, stop))
     if len(block):
         low, high = max(int(start.min()), 0), max(int(stop.max()) + 1, 0)
