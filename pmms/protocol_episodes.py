@@ -74,17 +74,17 @@ def protocol_sampler(
             dataset, classes, shots=protocol.shots, length=protocol.episodes, seed=seed
         )
     shots = protocol.shots
+    needed = 2 if protocol.sampler == "hsnet" else shots + 1  # HSNet's supports may repeat
     if protocol.sampler == "pfenet":
         workers = PFENET_WORKERS[protocol.form]
         episodes = pfenet_episodes(dataset, classes, shots=shots, seed=seed, workers=workers)
     elif protocol.form == "coco":
-        by_class = _enough(dataset, images_of_class(dataset), classes, shots + 1)
+        by_class = _enough(dataset, images_of_class(dataset), classes, needed)
         rule = authors_coco_episodes if protocol.sampler == "authors" else hsnet_coco_episodes
         episodes = rule(by_class, shots=shots, seed=seed)
     else:
         pairs = _pairs(dataset, classes, protocol)
-        repeats = protocol.sampler == "hsnet"  # so one other image will do
-        _enough(dataset, _by_class(pairs), classes, 2 if repeats else shots + 1)
+        _enough(dataset, _by_class(pairs), classes, needed)
         rule = authors_episodes if protocol.sampler == "authors" else hsnet_episodes
         episodes = rule(pairs, shots=shots, seed=seed)
     return ListedEpisodes(
