@@ -265,7 +265,7 @@ class Listed(FakeDataset):
 def test_samplers_offer_what_ours_does(name: str, form: Any) -> None:
     dataset = Large([{1: 50}, {2: 50}] * 3) if name == "pfenet" else Listed()
     protocol = Protocol(name=name, form=form, episodes=17, shots=1)
-    old = np.random.get_state  # noqa: NPY002
+    old = np.random.get_state
     state = random.getstate(), old()[1].tolist(), torch.random.get_rng_state()
     sampler = protocol_sampler(protocol, dataset, (2, 1), seed=7)
     again = protocol_sampler(protocol, dataset, (1, 2), seed=7)
