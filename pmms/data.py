@@ -176,9 +176,16 @@ def load_data(config: DataConfig, *, cache: Path | str | None = None) -> Data:
     extra = range(len(class_names(config.class_source())) + 1, len(train.class_names) + 1)
     classes = tuple(c for c in (*split.train, *extra) if len(images[c]) >= 2)
     scored = split.validation if config.validation else split.novel
-    kept, left_out = _with_images(config, test, scored)
-    seen = _with_images(config, test, split.train)[0] if config.min_images else split.train
-    return Data(train, test, classes, kept, seen, left_out)
+    counts = {c: len(indices) for c, indices in images_of_class(test).items()}
+    left_out = _left_out(config, test, {c: counts[c] for c in scored})
+    return Data(
+        train,
+        test,
+        train_classes=classes,
+        test_classes=tuple(c for c in scored if test.class_name(c) not in left_out),
+        seen_classes=tuple(c for c in split.train if counts[c] >= config.min_images),
+        left_out=left_out,
+    )
 
 
 def _parts(config: DataConfig) -> tuple[SegmentationDataset, SegmentationDataset]:
@@ -236,24 +243,27 @@ def _on_disk(
     return train, test
 
 
-def _with_images(
-    config: DataConfig, test: SegmentationDataset, classes: tuple[int, ...]
-) -> tuple[tuple[int, ...], dict[str, int]]:
-    """Classes with enough test images, and the others by name with their number of images."""
-    images = images_of_class(test)
-    few = {c: len(images[c]) for c in classes if len(images[c]) < max(2, config.min_images)}
-    if config.dataset == "parts" and not config.min_images:
-        return classes, {}  # EpisodeSampler knows how many are needed
-    if few and not config.min_images:
-        listed = ", ".join(f"{test.class_name(c)} has {n}" for c, n in few.items())
+def _left_out(
+    config: DataConfig, test: SegmentationDataset, counts: Mapping[int, int]
+) -> dict[str, int]:
+    """Classes with too few test images, by name. They are refused unless ``min_images`` is given.
+
+    What K shots need beyond two images, the sampler of the episodes knows.
+    """
+    needed = config.min_images or 2
+    few = {test.class_name(c): n for c, n in counts.items() if n < needed}
+    listed = ", ".join(f"{name} has {n}" for name, n in few.items())
+    if config.min_images == 0:
+        if few and config.dataset != "parts":
+            raise ValueError(
+                f"a class needs 2 test images at least, K + 1 in K-shot, but in {test.name} "
+                f"{listed}; min_images=2 (or more) leaves such classes out, and the record names "
+                "them"
+            )
+        return {}
+    if len(few) == len(counts):
         raise ValueError(
-            f"a class needs 2 test images at least, K + 1 in K-shot, but in {test.name} {listed}; "
-            "min_images=2 (or more) leaves such classes out, and the record names them"
+            f"min_images is {needed}, and no class to be tested has as many test images: in "
+            f"{test.name} {listed}"
         )
-    kept = tuple(c for c in classes if c not in few)
-    if not kept:
-        raise ValueError(
-            f"min_images must be lower than {config.min_images}: no class to be tested has as many "
-            f"test images in {test.name} ({', '.join(test.class_name(c) for c in few)})"
-        )
-    return kept, {test.class_name(c): n for c, n in few.items()}
+    return few
