@@ -63,17 +63,11 @@ class EvalTransform:
             TypeError, ValueError: wrong dtype or shape.
         """
         _check_pair(image, mask)
-        height, width = self.content(*mask.shape)
-        image, mask = _resize(image, mask, height=height, width=width)
-        padding = (0, self.size - width, 0, self.size - height)  # left, right, top, bottom
-        return F.pad(image, padding, value=0.0), F.pad(mask, padding, value=VOID)
+        return _fit(image, mask, self.size, keep_aspect=self.keep_aspect)
 
     def content(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this height and width has in the output, in pixels."""
-        if not self.keep_aspect:
-            return self.size, self.size
-        scale = self.size / max(height, width)
-        return max(1, round(height * scale)), max(1, round(width * scale))
+        return _content(height, width, self.size, keep_aspect=self.keep_aspect)
 
     def restore(self, logits: Tensor, *, height: int, width: int) -> Tensor:
         """Bring the output of a network back to the size of the image that went in.
@@ -96,8 +90,10 @@ class EvalTransform:
 class TrainTransform:
     """Random crop, resized to a square, and horizontal flip; decided by the seed alone.
 
-    The paper trains with "normalization, horizontal flipping, random cropping and random resizing";
-    the authors' code crops a share of 0.5 to 1 of the area. A crop that keeps less than a quarter
+    The paper trains with "normalization, horizontal flipping, random cropping and random resizing".
+    As in the authors' code (github.com/Yang-Bob/PMMs, ``data/LoadDataSeg.py``), one step does the
+    last two: a crop of 0.5 to 1 of the area is resized to a fixed size, so an object appears up to
+    1.4 times larger, and stretched by up to 4 / 3. Normalisation is the backbone's. A crop that keeps less than a quarter
     of the foreground is drawn again, so that a support image always shows its object; after ten
     draws the whole image is taken.
 
@@ -107,6 +103,8 @@ class TrainTransform:
         ratio: smallest and largest width / height of the crop, drawn uniformly in its logarithm.
         flip: probability of a horizontal flip, in [0, 1].
         keep: share of the foreground's pixels that a crop must keep, in [0, 1].
+        keep_aspect: False squashes the crop to the square (the authors' way); True scales its
+            longer side to S and pads the rest with black and void, as ``EvalTransform`` does.
 
     Raises:
         ValueError: a value outside its range.
@@ -120,6 +118,7 @@ class TrainTransform:
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         flip: float = 0.5,
         keep: float = 0.25,
+        keep_aspect: bool = False,
     ) -> None:
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"scale must satisfy 0 < smallest <= largest <= 1, got {scale}")
@@ -133,6 +132,7 @@ class TrainTransform:
         self.ratio = ratio
         self.flip = flip
         self.keep = keep
+        self.keep_aspect = keep_aspect
 
     def __call__(self, image: Tensor, mask: Tensor, *, seed: int) -> tuple[Tensor, Tensor]:
         """Crop, resize and perhaps flip one image with its mask.
@@ -156,7 +156,7 @@ class TrainTransform:
         mask = TF.crop(mask, top, left, height, width)
         if flipped:
             image, mask = TF.horizontal_flip(image), TF.horizontal_flip(mask)
-        return _resize(image, mask, height=self.size, width=self.size)
+        return _fit(image, mask, self.size, keep_aspect=self.keep_aspect)
 
     def _box(self, mask: Tensor, generator: torch.Generator) -> Box:
         """The first of ten random crops that fits and keeps enough foreground, or everything."""
@@ -185,6 +185,22 @@ def _between(low: float, high: float, position: float) -> float:
 def _foreground(mask: Tensor) -> Tensor:
     """Pixels that are neither background nor void, bool."""
     return (mask != 0) & (mask != VOID)
+
+
+def _content(height: int, width: int, size: int, *, keep_aspect: bool) -> tuple[int, int]:
+    """Height and width that an image takes in a square of side ``size``."""
+    if not keep_aspect:
+        return size, size
+    scale = size / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _fit(image: Tensor, mask: Tensor, size: int, *, keep_aspect: bool) -> tuple[Tensor, Tensor]:
+    """Both into a square of side ``size``; what they leave free is black, and void."""
+    height, width = _content(*mask.shape, size, keep_aspect=keep_aspect)
+    image, mask = _resize(image, mask, height=height, width=width)
+    padding = (0, size - width, 0, size - height)  # left, right, top, bottom
+    return F.pad(image, padding, value=0.0), F.pad(mask, padding, value=VOID)
 
 
 def _resize(image: Tensor, mask: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor]:

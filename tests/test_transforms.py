@@ -150,6 +150,53 @@ def test_train_without_chance_is_eval():
     assert torch.equal(plain[1], expected[1])
 
 
+def test_train_may_keep_the_aspect_and_pad():
+    image, mask = square_pair(90, 180, top=30, left=60, side=40)
+    mask[mask == 255] = 0
+    transform = TrainTransform(120, ratio=(1.9, 2.0), keep_aspect=True)
+    shapes = set()
+    for seed in range(40):
+        small, labels = transform(image, mask, seed=seed)
+        assert small.shape == (3, 120, 120)
+        rows = int((labels != 255).any(dim=1).sum())
+        columns = int((labels != 255).any(dim=0).sum())
+        assert columns == 120  # the longer side fills the square
+        assert 60 <= rows <= 64
+        assert bool((labels[rows:] == 255).all())
+        assert bool((small[:, rows:] == 0).all())
+        assert overlap(small, labels) > 0.85
+        ys, xs = (labels == 1).nonzero().T
+        shapes.add((int(xs.max() - xs.min()), int(ys.max() - ys.min())))
+    assert max(width for width, _ in shapes) > 1.25 * min(width for width, _ in shapes)
+
+
+def test_random_resizing_changes_the_size_of_the_object():
+    """Between the whole image and a crop of half its area, stretched at most by the ratio."""
+    transform = TrainTransform(160, flip=0, keep=1)
+    pair = square_pair(160, 160, top=60, left=60, side=40)
+    widths, heights = [], []
+    for seed in range(200):
+        _, mask = transform(*pair, seed=seed)
+        ys, xs = (mask == 1).nonzero().T
+        heights.append(int(ys.max() - ys.min()) + 1)
+        widths.append(int(xs.max() - xs.min()) + 1)
+    largest = 40 * (2 * 4 / 3) ** 0.5
+    for sides in (widths, heights):
+        assert min(sides) == pytest.approx(40, abs=2)
+        assert 0.9 * largest < max(sides) < largest + 2
+
+
+def test_void_is_resized_like_any_label():
+    """The same crops of the same mask, with 7 in the place of void."""
+    image, mask = square_pair(160, 160, top=60, left=60, side=40)
+    transform = TrainTransform(128, keep=0)  # so that no crop depends on what is foreground
+    for seed in range(40):
+        _, small = transform(image, mask, seed=seed)
+        _, other = transform(image, mask.masked_fill(mask == 255, 7), seed=seed)
+        assert bool((small == 255).any())
+        assert torch.equal(small.masked_fill(small == 255, 7), other)
+
+
 def test_flip_mirrors_image_and_mask():
     pair = square_pair(100, 120, top=30, left=10, side=40)
     for seed in range(5):
