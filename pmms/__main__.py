@@ -1,4 +1,4 @@
-"""``python -m pmms``: train, evaluate, predict, run, tables, and the embedded data on disk."""
+"""``python -m pmms``: train, evaluate, predict, run, tables, folds, and data on the disk."""
 
 import argparse
 import ast
@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from pmms.data_commands import add_command, add_data_commands
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -146,15 +148,6 @@ def tables_command(options: argparse.Namespace) -> None:
         print("all tables are up to date")
 
 
-def prepare_command(options: argparse.Namespace) -> None:
-    """Write the embedded data as a VOC folder tree."""
-    from pmms.datasets.parts import PartsVOC
-
-    for split, length in (("train", options.train_images), ("val", options.test_images)):
-        PartsVOC(split, length=length).write_voc(options.root)
-    print(f"PartsVOC written to {options.root}")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pmms",
@@ -164,14 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, function: Any, help: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=help,
-            description=function.__doc__,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-        sub.set_defaults(command=function)
-        return sub
+        return add_command(commands, name, function, help)
 
     def compute(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--device", default="cpu", help="for example cpu or cuda")
@@ -219,11 +205,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("files", nargs="*", default=["README.md"], help="files with marked places")
     sub.add_argument("--results", default="results", help="folder of run records")
 
-    sub = command("prepare", prepare_command, "write the embedded data to disk")
-    sub.add_argument("data", choices=("parts",), help="which data")
-    sub.add_argument("--root", default="data/parts", help="folder to write to")
-    sub.add_argument("--train-images", type=int, default=1000, help="images of the list train")
-    sub.add_argument("--test-images", type=int, default=400, help="images of the list val")
+    add_data_commands(commands)
     return parser
 
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_archives
 import torch
 from fakes import with_tiny_backbone
+from faulty_server import serving
 from PIL import Image
 
 from pmms import __main__ as command_line
@@ -24,6 +26,8 @@ from pmms.__main__ import main
 from pmms.checkpoints import load_model, load_notes
 from pmms.config import run_config
 from pmms.datasets.pascal import PascalVOC
+from pmms.datasets.prepare_coco import prepare_coco
+from pmms.datasets.prepare_pascal import prepare_pascal
 from pmms.folds import PASCAL_CLASSES
 from pmms.results import load_records
 
@@ -61,7 +65,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert left.value.code == 0
     text = capsys.readouterr().out
-    assert {"train", "evaluate", "predict", "run", "prepare"} <= set(commands())
+    assert {"train", "evaluate", "predict", "run", "prepare", "folds"} <= set(commands())
     for name in commands():
         assert re.search(rf"^    {name}  +\w", text, re.MULTILINE), name
 
@@ -222,6 +226,69 @@ def test_prepare_writes_a_tree_that_the_reader_of_voc_reads(tmp_path: Path) -> N
         assert dataset.classes_in(0)
 
 
+def test_prepare_pascal_from_a_mirror_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sources = tiny_archives.write_pascal(tmp_path / "served")
+    monkeypatch.setattr(prepare_pascal, "__kwdefaults__", {"sources": sources})
+    arguments = ["prepare", "pascal", "--root", str(tmp_path / "root")]
+    with serving(tmp_path / "served") as url:
+        assert main([*arguments, "--mirror", url, "--keep-archives"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^  VOCtrainval_11-May-2012.tar +[\d.]+ kB  http://127", out, re.MULTILINE)
+    assert re.search(r"^to download: .*; disk needed in ", out, re.MULTILINE)
+    assert f"ready: {tmp_path / 'root' / 'VOCdevkit'} (" in out
+    assert len(os.listdir(tmp_path / "root" / "downloads")) == 10
+    assert len(PascalVOC(tmp_path / "root", "train_aug", labels="SegmentationClassAug")) == 6
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.endswith("nothing to do\n")
+
+
+def test_prepare_coco_from_archives_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = tiny_archives.write_coco(tmp_path / "given", 2014)
+    defaults = {**prepare_coco.__kwdefaults__, "sources": sources}
+    monkeypatch.setattr(prepare_coco, "__kwdefaults__", defaults)
+    arguments = ["prepare", "coco", "--root", str(tmp_path / "root"), "--year", "2014"]
+    arguments += ["--splits", "val", "--from", str(tmp_path / "given")]
+    assert main([*arguments, "--dry-run"]) == 0
+    assert f"given: {tmp_path / 'given' / 'val2014.zip'}" in capsys.readouterr().out
+    assert not (tmp_path / "root").exists()
+    assert main(arguments) == 0
+    assert len(os.listdir(tmp_path / "root" / "val2014")) == 3
+    assert "to download: 0 B" in capsys.readouterr().out
+
+
+def test_folds_prints_the_classes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["folds", "pascal"]) == 0
+    pascal = capsys.readouterr().out.splitlines()
+    assert pascal[1] == "fold 1: bus (6), car (7), cat (8), chair (9), cow (10)"
+    assert main(["folds", "parts"]) == 0
+    assert capsys.readouterr().out.splitlines() == pascal
+    assert main(["folds", "coco"]) == 0
+    coco = capsys.readouterr().out.splitlines()
+    assert coco[0].startswith("fold 0: person (1), airplane (5), boat (9), ")
+    assert "refrigerator (73)" in coco[0]
+    assert "sink (72)" in coco[3]
+    assert main(["folds", "coco", "--layout", "contiguous"]) == 0
+    assert capsys.readouterr().out.startswith("fold 0: person (1), bicycle (2), car (3), ")
+    (tmp_path / "kitchen.txt").write_text("kettle\npan\n\ncup\n")
+    assert main(["folds", "--classes", str(tmp_path / "kitchen.txt")]) == 0
+    assert capsys.readouterr().out == "fold 0: kettle (1), pan (2)\nfold 1: cup (3)\n"
+
+
+@pytest.mark.parametrize("data", ["parts", "pascal", "coco"])
+def test_help_of_each_data_set(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["prepare", data, "--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert f"default: data/{data}" in text
+    assert ("--from" in text) == (data != "parts")
+
+
 # Mistakes
 
 NOT_THERE = "not/there.safetensors"
@@ -240,6 +307,11 @@ NOT_THERE = "not/there.safetensors"
         (["run", "--profile", "paper", "--set", "root=nowhere"], "nowhere does not exist"),
         (["train", "--set", *TINY, "model=training_free"], "training_free has nothing to train"),
         (["evaluate", NOT_THERE], "no model at .*there.safetensors"),
+        (["folds"], "either a data set .* or --classes"),
+        (["folds", "coco", "--classes", "a.txt"], "either a data set .* or --classes"),
+        (["folds", "--classes", "none.txt"], "no class file none.txt"),
+        (["prepare", "coco", "--from", "none"], "no folder none to take archives from"),
+        (["prepare", "pascal", "--mirror", "ftp://a"], "expected an address that starts with http"),
         (["predict", "--support", "a.png", "b.png", "--query", "c.png"], "no file at a.png"),
     ],
 )
