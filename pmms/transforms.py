@@ -93,8 +93,9 @@ class TrainTransform:
     The paper trains with "normalization, horizontal flipping, random cropping and random resizing".
     As in the authors' code (github.com/Yang-Bob/PMMs, ``data/LoadDataSeg.py``), one step does the
     last two: a crop of 0.5 to 1 of the area is resized to a fixed size, so an object appears up to
-    1.4 times larger, and stretched by up to 4 / 3. Normalisation is the backbone's. A crop that keeps less than a quarter
-    of the foreground is drawn again, so that a support image always shows its object; after ten
+    1.4 times larger, and stretched by up to 4 / 3. Normalisation is the backbone's. A crop that
+    keeps less than a quarter of the foreground is drawn again, so that a support image always
+    shows its object; after ten
     draws the whole image is taken.
 
     Args:
