@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -134,13 +135,20 @@ class PascalVOC(SegmentationDataset):
     @cached_property
     def _index(self) -> LabelIndex:
         """Index of the list's label maps, with every label checked against ``class_names``."""
-        paths = [self._label_path(i) for i in range(len(self))]
-        index = label_index(paths, self._cache / _plain(f"{self.split}.{self.labels}.index.npz"))
+        index = self._read_index()
         beyond = np.argwhere(index.pixels[:, len(self.class_names) + 1 : VOID] > 0)
         if len(beyond):
             position, offset = beyond[0]
             raise self._unknown_label(int(position), len(self.class_names) + 1 + int(offset))
         return index
+
+    def _read_index(self) -> LabelIndex:
+        return self._index_of(self.split, self._ids)
+
+    def _index_of(self, name: str, ids: Sequence[str]) -> LabelIndex:
+        """Index of some label maps, kept under a name of their list."""
+        paths = [self.root / self.labels / f"{image_id}.png" for image_id in ids]
+        return label_index(paths, self._cache / _plain(f"{name}.{self.labels}.index.npz"))
 
     def _classes(self, index: int, area: int) -> frozenset[int]:
         pixels = self._index.pixels[self._position(index), 1 : len(self.class_names) + 1]

@@ -11,7 +11,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from pmms.datasets.base import SegmentationDataset
+from pmms.datasets.label_index import LabelIndex
 from pmms.datasets.pascal import PascalVOC
 from pmms.folds import FOLDS
 
@@ -83,13 +86,17 @@ class PairVOC(PascalVOC):
             self._cache = self._folder
 
     def _read_ids(self) -> tuple[str, ...]:
-        named = [
-            pair
-            for file in self._files
-            for pair in read_pairs(
+        of_file = {
+            file: read_pairs(
                 self._folder / f"{file}.txt", sha256=AUTHORS_SHA256[file] if self._checked else None
             )
-        ]
+            for file in self._files
+        }
+        self._ids_of_file = {
+            file: tuple(dict.fromkeys(image_id for image_id, _ in pairs))
+            for file, pairs in of_file.items()
+        }
+        named = [pair for pairs in of_file.values() for pair in pairs]
         position = {image_id: i for i, image_id in enumerate(dict.fromkeys(i for i, _ in named))}
         self.pairs = tuple((position[image_id], class_id) for image_id, class_id in named)
         of_image: list[set[int]] = [set() for _ in position]
@@ -97,6 +104,14 @@ class PairVOC(PascalVOC):
             of_image[index].add(class_id)
         self._listed = [frozenset(classes) for classes in of_image]
         return tuple(position)
+
+    def _read_index(self) -> LabelIndex:
+        """One kept index for each file, so that four folds of training read each map once."""
+        parts = [self._index_of(file, ids) for file, ids in self._ids_of_file.items()]
+        every = [image_id for ids in self._ids_of_file.values() for image_id in ids]
+        row = {image_id: i for i, image_id in enumerate(every)}
+        rows = [row[image_id] for image_id in self._ids]
+        return LabelIndex(*(np.concatenate(arrays)[rows] for arrays in zip(*parts, strict=True)))
 
     @property
     def _folder(self) -> Path:
