@@ -114,7 +114,7 @@ def write_pascal(folder: Path) -> tuple[Source, ...]:
     return tuple(pinned(s, folder / s.name) for s in (*LISTS, VOC, SBD))
 
 
-def coco_json(ids: Iterable[int]) -> bytes:
+def coco_json(ids: Iterable[int], prefix: str = "") -> bytes:
     annotations = [
         {
             "id": i, "image_id": i, "category_id": 1, "iscrowd": 0, "area": 400.0,
@@ -122,7 +122,9 @@ def coco_json(ids: Iterable[int]) -> bytes:
         }
         for i in ids
     ]  # fmt: skip
-    images = [{"id": i, "file_name": f"{i:012d}.jpg", "height": 40, "width": 60} for i in ids]
+    images = [
+        {"id": i, "file_name": f"{prefix}{i:012d}.jpg", "height": 40, "width": 60} for i in ids
+    ]
     categories = [{"id": 1, "name": "person", "supercategory": "person"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     return json.dumps(content).encode()
@@ -138,7 +140,7 @@ def write_coco(folder: Path, year: int = 2017) -> dict[tuple[int, str], Source]:
         photos = {f"{split}{year}/{prefix}{i:012d}.jpg": jpg(str(i)) for i in numbers}
         make_zip(folder / COCO[year, split].name, photos)
         for kind in ("instances", "captions", "person_keypoints"):
-            annotations[f"annotations/{kind}_{split}{year}.json"] = coco_json(numbers)
+            annotations[f"annotations/{kind}_{split}{year}.json"] = coco_json(numbers, prefix)
     make_zip(folder / COCO[year, "annotations"].name, annotations)
     return {
         key: pinned(source, folder / source.name) for key, source in COCO.items() if key[0] == year

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pmms.archives import unpack
+from pmms.datasets.coco import CocoInstances
 from pmms.datasets.prepare import Part, prepare
 from pmms.datasets.sources import COCO, Source
 
@@ -23,7 +24,8 @@ def prepare_coco(
     """Make ``root/train<year>``, ``root/val<year>`` and ``root/annotations/instances_*.json``.
 
     The annotations of both splits come in one archive and are always unpacked; the photos are those
-    of ``splits``. See ``pmms.datasets.prepare.prepare`` for options and errors.
+    of ``splits``. Their masks are indexed, so that the first run starts at once. See
+    ``pmms.datasets.prepare.prepare`` for options and errors.
 
     Raises:
         ValueError: an unknown year or split, or none.
@@ -39,7 +41,11 @@ def prepare_coco(
     for split in dict.fromkeys(splits):
         folder = f"{split}{year}"
         parts.append(_part(f"coco {folder}", sources[year, split], (folder,)))
-    return prepare(parts, Path(root), **options)
+    done = prepare(parts, Path(root), **options)
+    for split in splits if done else ():
+        options.get("say", print)(f"indexing {split}{year}")
+        CocoInstances(root, f"{split}{year}")
+    return done
 
 
 def _part(name: str, archive: Source, targets: tuple[str, ...]) -> Part:

@@ -7,21 +7,14 @@ from typing import Any
 
 from pmms.archives import unpack
 from pmms.datasets.pascal import PascalVOC
+from pmms.datasets.pascal_lists import PAIR_LISTS, PairVOC
 from pmms.datasets.prepare import Part, prepare
 from pmms.datasets.sbd import PUBLISHED_MERGE, hard_link, labels_digest, merge_sbd
 from pmms.datasets.sources import LISTS, PASCAL, SBD, VOC, Source
 from pmms.files import write_atomically
+from pmms.folds import FOLDS
 
 VOC_FOLDER = Path("VOCdevkit") / "VOC2012"
-AUTHORS_LISTS = Path("ImageSets") / "Pascal5i"
-"""Folder of the lists split0_train.txt to split3_val.txt in the VOC tree."""
-
-_INDEXED = (
-    ("train", "SegmentationClass"),
-    ("val", "SegmentationClass"),
-    ("train_aug", "SegmentationClassAug"),
-    ("val", "SegmentationClassAug"),
-)
 _NEEDED = ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation")
 
 
@@ -47,11 +40,9 @@ def _build(paths: Mapping[str, Path], work: Path, *, say: Any) -> dict[str, Any]
     if missing:
         raise ValueError(f"{paths[VOC.name]} holds no VOC2012/{missing[0]}; it is not VOC 2012")
     merge_sbd(voc, paths[SBD.name])
-    (voc / AUTHORS_LISTS).mkdir()
     for source in LISTS:
-        write_atomically(voc / AUTHORS_LISTS / source.name, paths[source.name].read_bytes())
-    for split, labels in _INDEXED:
-        PascalVOC(voc, split, labels=labels).classes_in(0)
+        write_atomically(voc / PAIR_LISTS / source.name, paths[source.name].read_bytes())
+    _index(voc)
     digest = labels_digest(voc / "SegmentationClassAug")
     same = digest == PUBLISHED_MERGE
     say(
@@ -60,6 +51,17 @@ def _build(paths: Mapping[str, Path], work: Path, *, say: Any) -> dict[str, Any]
         else f"SegmentationClassAug differs from the published merge (digest {digest})"
     )
     return {"labels_digest": digest, "same_as_published": same}
+
+
+def _index(voc: Path) -> None:
+    """See that every listed image has its files, and read the label maps that training reads."""
+    for split in ("train", "val"):
+        PascalVOC(voc, split, labels="SegmentationClass")
+    for split in ("train_aug", "val"):
+        PascalVOC(voc, split, labels="SegmentationClassAug").classes_shown(0)
+    for fold in range(FOLDS):
+        for part in ("train", "val"):  # their checksums were right when they came
+            PairVOC(voc, fold, part, checked=False).classes_shown(0)
 
 
 def _link_tree(tree: Path, target: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pmms.datasets.pascal_lists import AUTHORS_SHA256
+
 
 @dataclass(frozen=True)
 class Source:
@@ -66,21 +68,22 @@ SBD = Source(
 _LISTS = "https://raw.githubusercontent.com/Yang-Bob/PMMs/{branch}/data_list/{part}/{name}"
 
 
-def _list(fold: int, part: str, size: int, sha256: str) -> Source:
-    name = f"split{fold}_{part}.txt"
-    urls = tuple(_LISTS.format(branch=b, part=part, name=name) for b in ("HEAD", "master"))
-    return Source(name, urls, size, sha256, size, "the files in Yang-Bob/PMMs as of 2020")
+def _list(fold: int, part: str, size: int) -> Source:
+    name = f"split{fold}_{part}"
+    urls = tuple(_LISTS.format(branch=b, part=part, name=f"{name}.txt") for b in ("HEAD", "master"))
+    origin = "the files in Yang-Bob/PMMs as of 2020"
+    return Source(f"{name}.txt", urls, size, AUTHORS_SHA256[name], size, origin)
 
 
 LISTS = (
-    _list(0, "train", 36576, "40fded8be6afbc4b70953277f2a178af8055cddd4e73fb4646b7bf19704b9da2"),
-    _list(1, "train", 54800, "558167c3c6fea0cda1bb7c7a275e66d5de7bc13cbc97e00c5872ac84d5f0954e"),
-    _list(2, "train", 94128, "d07e35f4a4ae95774c619bafb57d65d682dbd5b9f33c7f71a4f5cef8e3f99609"),
-    _list(3, "train", 33376, "ffe09100c0c4d9c19d074a33b0f29fe5a89a730579ba39a9f9e908186298ac17"),
-    _list(0, "val", 5536, "748e2f4732ac502cb3aa1f3768936b394bd7ba4e611ac5bf959291a268e249df"),
-    _list(1, "val", 7216, "afce1929e4dacbc13c07f9a26d4ce7738d415e1b18443fe173e58303836f5c14"),
-    _list(2, "val", 11600, "50b1f5218e8f882ca65d85da5be230b978a70067e9b3e0e9fca1528f546bd7fb"),
-    _list(3, "val", 5536, "c3825d7c52d1608d4c62c5b85d6ef3f74cf5898032bc068a94c971df17bdf71a"),
+    _list(0, "train", 36_576),
+    _list(1, "train", 54_800),
+    _list(2, "train", 94_128),
+    _list(3, "train", 33_376),
+    _list(0, "val", 5_536),
+    _list(1, "val", 7_216),
+    _list(2, "val", 11_600),
+    _list(3, "val", 5_536),
 )
 """Which image shows which class, as the authors of the paper used it (``data_list`` there)."""
 
