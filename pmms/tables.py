@@ -8,7 +8,7 @@ from typing import Any
 
 from pmms.files import write_atomically
 from pmms.folds import FOLDS
-from pmms.protocols import Protocol
+from pmms.protocols import PRESETS, Form, Protocol
 from pmms.results import RunRecord, load_records
 
 NOT_RUN = "not run"
@@ -82,12 +82,57 @@ def fill(text: str, blocks: Mapping[str, str]) -> str:
     return text
 
 
+SETTINGS = {
+    "episodes": "episodes for each seed",
+    "seeds": "episode seeds",
+    "lists": "images and classes from",
+    "sampler": "episodes drawn as",
+    "size": "image side in pixels",
+    "aspect": "images are",
+    "void": "void pixels",
+    "query_mask": "query mask",
+    "resolution": "scored at",
+    "fusion": "K shots",
+    "fb_iou": "FB-IoU",
+    "checkpoint": "weights",
+}
+"""Settings of a protocol and how the book calls them."""
+
+
+def protocol_table(form: Form) -> str:
+    """The presets side by side as a Markdown table, on Pascal-5i or COCO-20i."""
+    presets = [Protocol(name=name, form=form) for name in PRESETS]
+    lines = ["| | " + " | ".join(f"`{preset.name}`" for preset in presets) + " |"]
+    lines.append("|---|" + "---|" * len(presets))
+    for setting, title in SETTINGS.items():
+        cells = [_setting(getattr(preset, setting)) for preset in presets]
+        lines.append(f"| {title} (`{setting}`) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def protocol_notes() -> str:
+    """Source, meaning and traps of every preset, in Markdown."""
+    parts = []
+    for name, preset in PRESETS.items():
+        traps = "\n".join(f"- {trap}" for trap in preset.traps)
+        parts.append(
+            f"### `{name}`\n\n**Source**: {preset.source}.\n\n**A number under it** is "
+            f"{preset.meaning}.\n\n{traps}"
+        )
+    return "\n\n".join(parts)
+
+
 def blocks(results: Path | str) -> dict[str, str]:
     """All generated blocks by name, from the records in a folder."""
     mini = load_records(results, profile="mini", dataset="parts", shots=1, validation=False)
     order = ("no_support", "baseline", "pmms_plus", "pmms", "rpmms")
     mini = [r for name in order for r in mini if r.parameters["model"] == name]
-    return {"mini-table": f"{fold_table(mini)}\n\n{describe(mini)}"}
+    return {
+        "mini-table": f"{fold_table(mini)}\n\n{describe(mini)}",
+        "protocols-pascal": protocol_table("pascal"),
+        "protocols-coco": protocol_table("coco"),
+        "protocol-notes": protocol_notes(),
+    }
 
 
 def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
@@ -103,6 +148,14 @@ def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
             write_atomically(path, after.encode())
             changed.append(path)
     return changed
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
+    return "the run's" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _row(title: str, records: Sequence[RunRecord], entry: str) -> str:
