@@ -463,6 +463,15 @@ def test_two_runs_at_once(pascal: Served, tmp_path: Path, processes: Any) -> Non
     assert content(root) == content(tmp_path / "alone")
 
 
+def test_what_a_killed_run_was_writing_is_cleared_away(pascal: Served, tmp_path: Path) -> None:
+    (tmp_path / "root" / "downloads").mkdir(parents=True)
+    (tmp_path / "root" / ".preparing" / "VOCdevkit").mkdir(parents=True)
+    for name in (f".{INDEX}.77", f"downloads/.{VOC.name}.part.json.77"):
+        (tmp_path / "root" / name).write_text("half")
+    pascal.prepare(tmp_path / "root")
+    assert sorted(os.listdir(tmp_path / "root")) == [".prepare.lock", "VOCdevkit", INDEX]
+
+
 def test_killed_at_any_moment_and_run_again(pascal: Served, tmp_path: Path, processes: Any) -> None:
     pascal.prepare(tmp_path / "whole")
     whole = content(tmp_path / "whole")

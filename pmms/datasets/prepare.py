@@ -282,8 +282,11 @@ def _alone(root: Path, say: Say) -> Iterator[None]:
 
 
 def _clear_work(root: Path) -> None:
+    """Remove what a killed run was writing; the lock says that nobody writes it now."""
     if (root / _WORK).exists():
         shutil.rmtree(root / _WORK)
+    for path in (*root.glob(f".{INDEX}.*"), *(root / DOWNLOADS).glob(".*.part.json.*")):
+        path.unlink()  # what `write_atomically` had not renamed yet
 
 
 def _left_over(parts: Sequence[Part], root: Path) -> list[Path]:
