@@ -231,7 +231,7 @@ def likelihood_gains(
     Returns:
         side ("object" or "rest") -> "nats", the mean log-sum of the first K by place, in nats a
         cell, and "gain": K -> place -> :func:`mean_and_interval` of the gain over the first K. The
-        unit of the interval is the pair.
+        unit of the interval is the pair. A side without pairs is left out.
     """
     generator = torch.Generator().manual_seed(seed)
     rows: dict[str, list[list[list[float]]]] = {"object": [], "rest": []}
@@ -254,6 +254,8 @@ def likelihood_gains(
     names = ("fitted", "same image", "other image")
     result: dict[str, dict[str, Any]] = {}
     for side, values in rows.items():
+        if not values:
+            continue
         table = np.array(values)  # (pairs, ks, places)
         gains = table[:, 1:] - table[:, :1]
         result[side] = {
