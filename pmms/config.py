@@ -195,6 +195,31 @@ def run_config(profile: str = "mini", **parameters: Any) -> RunConfig:
     return RunConfig(profile=profile, **{part: _build(part, values[part]) for part in PARTS})
 
 
+def changed_run(parameters: Mapping[str, Any], **changes: Any) -> RunConfig:
+    """Settings of an earlier run with some of them changed.
+
+    A change of ``protocol`` brings the new one's settings; of the earlier one's, ``shots`` stays.
+
+    Args:
+        parameters: ``RunConfig.flat()`` of the earlier run, "profile" included.
+        changes: as for :func:`run_config`.
+
+    Raises:
+        ValueError, TypeError: as for :func:`run_config`.
+    """
+    kept = dict(parameters)
+    if changes.get("protocol", kept.get("protocol")) != kept.get("protocol"):
+        earlier = run_config(**parameters).protocol
+        dropped = {name for name, (part, _) in PARAMETERS.items() if part == "protocol"} - {"shots"}
+        new = Protocol(name=changes["protocol"], form=earlier.form)
+        if earlier.size is not None or new.size is not None:
+            dropped.add("test_size")
+        if "area" in (earlier.lists, new.lists):
+            dropped.add("min_area")
+        kept = {name: value for name, value in kept.items() if name not in dropped}
+    return run_config(**{**kept, **changes})
+
+
 def _fit_protocol(values: dict[str, dict[str, Any]], *, given: set[str]) -> None:
     """Fill in what follows from another part: form and size of the protocol, size and area of data.
 

@@ -235,7 +235,7 @@ PRESETS: dict[str, Preset] = {
         source="`dvlab-research/PFENet`: `util/dataset.py`, `util/transform.py`, `util/util.py`, "
         "`test.py`, `config/pascal/pascal_split0_resnet50.yaml`, "
         "`config/coco/coco_split0_resnet101.yaml`",
-        meaning="mIoU and FB-IoU on all 1,449 images of VOC val with large objects",
+        meaning="mIoU and FB-IoU on the images of VOC val that show a large object of the fold",
         traps=(
             "An image is listed for a class with 2 x 32 x 32 pixels of it, but a query's class is "
             "drawn from all test classes that it shows, however small.",

@@ -3,13 +3,23 @@
 import json
 import math
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pmms.config import PARAMETERS, PARTS, PROFILES, RunConfig, run_config
+from pmms.config import (
+    FIRST,
+    PARAMETERS,
+    PARTS,
+    PROFILES,
+    RunConfig,
+    changed_run,
+    run_config,
+)
 from pmms.model_config import ModelConfig
-from pmms.protocols import Protocol
+from pmms.protocol_episodes import PFENET_AREA
+from pmms.protocols import PROTOCOLS, Protocol
 from pmms.results import RunRecord
 from pmms.train_config import TrainConfig
 
@@ -192,6 +202,104 @@ def test_a_name_tells_what_was_run() -> None:
 def test_where_the_data_lies_is_not_in_the_name() -> None:
     names = {run_config("paper", root=root).name for root in ("here", "there")}
     assert len(names) == 1
+
+
+@pytest.mark.parametrize("dataset", ["pascal", "coco"])
+@pytest.mark.parametrize("profile", ["mini", "paper"])
+@pytest.mark.parametrize("name", list(PROTOCOLS))
+def test_a_protocol_by_name_sets_all_of_it(name: str, profile: str, dataset: str) -> None:
+    config = run_config(profile, dataset=dataset, root="x", protocol=name, shots=5)
+    form: Any = dataset
+    assert config.protocol == Protocol(name=name, form=form, shots=5)
+    assert config.protocol.label == name
+    sizes = {"ours": {"mini": 160, "paper": 481}[profile], "authors": 481, "hsnet": 400}
+    assert config.data.test_size == (sizes | {"pfenet": 641 if dataset == "coco" else 473})[name]
+    assert config.data.min_area == (PFENET_AREA if name == "pfenet" else 1)
+    again = run_config(**json.loads(json.dumps(config.flat())))
+    assert again == config
+    assert again.name == config.name
+
+
+def test_a_parameter_that_differs_from_the_protocol_shows_or_is_refused() -> None:
+    shared: dict[str, Any] = {"dataset": "pascal", "root": "x", "protocol": "hsnet"}
+    assert run_config(**shared, test_size=400).protocol.label == "hsnet"
+    changed = run_config(**shared, test_size=160, episodes=50, episode_seeds=3)
+    assert changed.protocol.label == "hsnet (episodes=50, seeds=3, size=160)"
+    assert changed.data.test_size == 160
+    for name, value in (
+        ("test_void", "background"), ("test_lists", "split"), ("test_episodes", "ours"),
+        ("test_aspect", "pad"), ("query_mask", "exact"), ("shot_fusion", "joint"),
+        ("fb_iou", False), ("resolution", "original"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"^{name} must be .* under the protocol 'hsnet'"):
+            run_config(**shared, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"protocol": "authors"}, "protocol must be 'ours' for parts: 'authors' is made for"),
+        ({"protocol": "pfenet"}, "protocol must be 'ours' for parts"),
+        ({"protocol": "mine", "test_lists": "authors"}, "test_lists must be .* for parts"),
+        ({"protocol": "mine", "test_lists": "area"}, "min_area must be 2048 .* on parts"),
+        ({"protocol": "mine", "test_lists": "authors", "dataset": "coco", "root": "x"},
+         "test_lists must be .* for coco"),
+        ({"protocol": "authors", "dataset": "pascal", "root": "x", "test_split": "train"},
+         "test_split must be 'val' with the authors' lists"),
+        ({"protocol": "pfenet", "dataset": "pascal", "root": "x", "min_area": 5},
+         "min_area must be 2048 .* got 5 on pascal"),
+    ],
+)  # fmt: skip
+def test_protocols_on_data_that_they_do_not_know(parameters: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_config(**parameters)
+
+
+@pytest.fixture
+def classes(tmp_path: Path) -> Path:
+    path = tmp_path / "kitchen.txt"
+    path.write_text("kettle\npan\n\ncup\nfork\n")
+    return path
+
+
+def test_own_classes_are_for_ours_and_enter_a_record_by_name(classes: Path) -> None:
+    shared: dict[str, Any] = {"dataset": "pascal", "root": "x"}
+    with pytest.raises(ValueError, match="protocol must be 'ours' for classes of one's own"):
+        run_config(**shared, classes=str(classes), protocol="hsnet")
+    config = run_config(**shared, classes=str(classes))
+    portable = config.portable()
+    assert portable["classes"] == {
+        "names": ("kettle", "pan", "cup", "fork"), "folds": ((1, 2), (3, 4)),
+    }  # fmt: skip
+    assert str(classes.parent) not in json.dumps(portable)
+    assert "root" not in portable
+    moved = classes.with_name("other.txt")
+    moved.write_text(classes.read_text())
+    assert run_config(**shared, classes=str(moved)).name == config.name
+    moved.write_text("kettle\npan\n\nmug\nfork\n")
+    assert run_config(**shared, classes=str(moved)).name != config.name
+
+
+def test_committed_records_keep_their_names() -> None:
+    """A parameter that the package learns later does not rename them."""
+    records = sorted((Path(__file__).parents[1] / "results").glob("parts-fold*.json"))
+    assert records
+    for path in records:
+        parameters = json.loads(path.read_text())["parameters"]
+        assert run_config(**parameters).name == path.stem
+    assert set(PARAMETERS) >= FIRST
+
+
+def test_a_changed_protocol_brings_its_own_settings() -> None:
+    first = run_config(dataset="pascal", root="x", shots=5, episodes=77, seed=4, kappa=9.0)
+    for name in ("hsnet", "pfenet", "authors", "mine"):
+        changed = changed_run(first.flat(), protocol=name)
+        assert changed.protocol == Protocol(name=name, shots=5)
+        assert (changed.train.seed, changed.model.kappa) == (4, 9.0)
+        back = changed_run(changed.flat(), protocol="ours", episodes=77)
+        assert back == first
+    assert changed_run(first.flat(), kappa=3.0) == run_config(**first.flat() | {"kappa": 3.0})
+    assert changed_run(first.flat(), protocol="ours") == first
 
 
 def test_settings_are_frozen() -> None:
