@@ -524,6 +524,23 @@ def test_sources_are_complete(source: Source) -> None:
     assert mirror.urls == (f"http://host/folder/{source.name}",)
 
 
+@pytest.mark.parametrize(
+    "row, sources",
+    [
+        ("`pascal`", PASCAL),
+        ("`coco`", [s for (year, _), s in COCO.items() if year == 2017]),
+        ("`coco --splits val`", [COCO[2017, "annotations"], COCO[2017, "val"]]),
+        ("`coco --year 2014`", [s for (year, _), s in COCO.items() if year == 2014]),
+    ],
+)
+def test_the_book_gives_the_sizes_of_the_table(row: str, sources: list[Source]) -> None:
+    page = Path(__file__).parents[1] / "book" / "data.md"
+    (line,) = [text for text in page.read_text("utf-8").splitlines() if f"| {row} |" in text]
+    download, unpacked = (sum(getattr(s, of) for s in sources) for of in ("size", "unpacked"))
+    sizes = [download, download + 1.03 * unpacked, unpacked]
+    assert line.endswith(" | ".join(["", *(f"{size / 1e9:.1f} GB" for size in sizes)]) + " |")
+
+
 def test_a_source_without_a_checksum_prints_its_own(pascal: Served, tmp_path: Path) -> None:
     sources = [replace(s, sha256=None) if s.name == SBD.name else s for s in pascal.sources]
     pascal.prepare(tmp_path, sources=sources)
