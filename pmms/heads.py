@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,8 @@ class PMatch(nn.Module):
 
     Without gradients the K maps are never written down. The sum over taps takes at most nine
     values, one for each corner, edge and the inside of the map; within such a region the K
-    activations are added up one by one. A normalisation that acts on each position alone goes into
-    the weights; one that looks at a whole map, as GroupNorm does, needs the maps.
+    activations are added up one by one. BatchNorm with its running statistics is affine and fits
+    in; a normalisation that looks at a whole map, as GroupNorm does, needs the maps.
 
     Args:
         channels: C, of the query, the prototypes and the output.
@@ -98,15 +97,22 @@ class PMatch(nn.Module):
 
     def forward(self, query: Tensor, prototypes: Tensor) -> Tensor:
         """Q (B, C, h, w) and prototypes (B, K, C) to the activated Q' (B, C, h, w)."""
-        B, C, h, w = query.shape
+        return self.match(self.respond(query), prototypes)
+
+    def respond(self, query: Tensor) -> Tensor:
+        """The response to Q alone, (B, C, h, w): the same whatever the prototypes are."""
+        conv = self.block.conv
+        weight = conv.weight[:, : query.shape[1]]
+        return F.conv2d(query, weight, conv.bias, padding=conv.padding, dilation=conv.dilation)
+
+    def match(self, of_query: Tensor, prototypes: Tensor) -> Tensor:
+        """What :meth:`respond` gave and prototypes (B, K, C) to the activated Q'."""
+        B, C, h, w = of_query.shape
         K = prototypes.shape[1]
         conv = self.block.conv
-        if self._is_pointwise and not torch.is_grad_enabled():
-            return self._without_maps(query, prototypes)
-        of_query = F.conv2d(
-            query, conv.weight[:, :C], conv.bias, padding=conv.padding, dilation=conv.dilation
-        )
         of_taps = torch.einsum("bkc,ocij->bkoij", prototypes, conv.weight[:, C:].to(prototypes))
+        if self._is_pointwise and not torch.is_grad_enabled():
+            return self._without_maps(of_query, of_taps)
         rows = _taps_inside(h, conv.dilation[0], like=of_taps)
         columns = _taps_inside(w, conv.dilation[1], like=of_taps)
         of_prototypes = torch.einsum("bkoij,iy,jx->bkoyx", of_taps, rows, columns)
@@ -119,27 +125,20 @@ class PMatch(nn.Module):
         """Whether all that follows the convolution acts on each position alone."""
         return not self.training and not isinstance(self.block.norm, nn.GroupNorm)
 
-    def _without_maps(self, query: Tensor, prototypes: Tensor) -> Tensor:
-        """The same as :meth:`forward`, summed over the prototypes region by region."""
-        C, h, w = query.shape[1:]
-        conv, norm = self.block.conv, self.block.norm
-        weight, bias = conv.weight, conv.bias
-        if isinstance(norm, nn.BatchNorm2d):
-            weight, bias = fuse_conv_bn_weights(
-                weight, bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-            )
-        of_query = F.conv2d(
-            query, weight[:, :C], bias, padding=conv.padding, dilation=conv.dilation
-        )
-        of_taps = torch.einsum("bkc,ocij->bkoij", prototypes, weight[:, C:].to(prototypes))
-        of_taps = of_taps.to(of_query.dtype)
+    def _without_maps(self, of_query: Tensor, of_taps: Tensor) -> Tensor:
+        """The same as :meth:`match`, added up over the prototypes region by region."""
+        norm, dilation = self.block.norm, self.block.conv.dilation
+        if isinstance(norm, nn.BatchNorm2d):  # affine: norm(a + b) = norm(a) + scale b
+            scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            of_query, of_taps = norm(of_query), of_taps * scale[:, None, None].to(of_taps)
+        of_taps = of_taps.to(of_query.dtype)  # (B, K, C, 3, 3)
         fused = torch.zeros_like(of_query)
-        for y, i in _bands(h, conv.dilation[0]):
-            for x, j in _bands(w, conv.dilation[1]):
-                constants = of_taps[..., i, j].sum(dim=(3, 4), keepdim=True)  # (B, K, C, 1, 1)
-                for constant in constants.unbind(dim=1):
+        for y, i in _bands(of_query.shape[2], dilation[0]):
+            for x, j in _bands(of_query.shape[3], dilation[1]):
+                constants = of_taps[..., i, j].sum(dim=(3, 4), keepdim=True)
+                for constant in constants.unbind(dim=1):  # (B, C, 1, 1)
                     fused[..., y, x].add_(F.relu_(of_query[..., y, x] + constant))
-        return fused / prototypes.shape[1] if self.fusion == "mean" else fused
+        return fused / of_taps.shape[1] if self.fusion == "mean" else fused
 
 
 class PConv(nn.Module):

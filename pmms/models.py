@@ -148,6 +148,7 @@ class FewShotSegmenter(nn.Module):
         positive, negative = partition_samples(
             support, support_mask, how=self.config.mask_partition
         )
+        of_query = self.p_match.respond(query)  # once for all stages
         stages: list[Tensor] = []
         previous = torch.zeros_like(query[:, :2]) if self.config.name == "rpmms" else None
         prob_map = background = None
@@ -159,7 +160,9 @@ class FewShotSegmenter(nn.Module):
                 background = mixture(negative)
                 frozen = self.config.gradient == "none"
                 prob_map = self.p_conv(query.detach() if frozen else query, foreground, background)
-            stages.append(self.decoder(self.p_match(query, foreground), prob_map, previous))
+            stages.append(
+                self.decoder(self.p_match.match(of_query, foreground), prob_map, previous)
+            )
             if previous is not None:
                 previous = stages[-1].softmax(dim=1)
         return Prediction(stages[-1], tuple(stages), prob_map, Prototypes(foreground, background))
