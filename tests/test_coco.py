@@ -35,6 +35,9 @@ PERSON, BOTTLE, TABLE = 1, 40, 61
 PEOPLE = 2_915_908
 """Pixels of persons in the label maps of coco128."""
 
+SHARED = 0.0534
+"""Share of the pixels with an object in coco128 that belong to two classes or more."""
+
 OVERLAP = (0.9103, 0.9037)
 """IoU of the authors' masks with the outlines on coco128: over all pixels, mean over classes."""
 
@@ -576,6 +579,7 @@ def test_real_label_maps_are_pycocotools_masks(real, reference):
     ids = {c["id"]: i + 1 for i, c in enumerate(reference.loadCats(sorted(reference.getCatIds())))}
     images: dict[int, set[int]] = defaultdict(set)
     pixels: Counter[int] = Counter()
+    objects, shared = 0, 0
     for position, image_id in enumerate(sorted(reference.getImgIds())):
         masks = [
             (ids[a["category_id"]], reference.annToMask(a))
@@ -585,6 +589,12 @@ def test_real_label_maps_are_pycocotools_masks(real, reference):
         labels = np.zeros((information["height"], information["width"]), dtype=np.uint8)
         for class_id, mask in sorted(masks, key=lambda item: -int(item[1].sum())):
             labels[mask == 1] = class_id
+        claims = sum(
+            np.any([mask for c, mask in masks if c == class_id], axis=0).astype(int)
+            for class_id in {c for c, _ in masks}
+        )
+        objects += int(np.sum(claims > 0))
+        shared += int(np.sum(claims > 1))
         sample = real[position]
         assert np.array_equal(sample.labels.numpy(), labels), image_id
         assert sample.image.shape[1:] == labels.shape
@@ -595,6 +605,7 @@ def test_real_label_maps_are_pycocotools_masks(real, reference):
             pixels[class_id] += int((labels == class_id).sum())
     assert {c: set(i) for c, i in images_of_class(real).items() if i} == images
     assert pixels[PERSON] == PEOPLE
+    assert shared / objects == pytest.approx(SHARED, abs=5e-5)
 
 
 def test_real_folds(real):

@@ -1,6 +1,7 @@
 """Arrays that take long to make, kept in one file beside the data they were made from."""
 
 import hashlib
+import struct
 import threading
 import warnings
 import zipfile
@@ -14,6 +15,11 @@ from pmms.files import replacing
 
 STAMP = "stamp"
 _WRITING = threading.Lock()  # `replacing` names its file by the process, not by the thread
+# Damage in a zip's own fields may look like encryption, another compression or a huge array.
+_DAMAGED = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, struct.error),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 Arrays = dict[str, np.ndarray]
 
@@ -36,7 +42,7 @@ def kept_arrays(cache: Path, stamp: str, build: Callable[[], Arrays], *, content
         arrays = build()
         try:
             with _WRITING, replacing(cache) as part, part.open("wb") as file:
-                np.savez_compressed(file, **{STAMP: np.array(stamp)}, **arrays)
+                np.savez_compressed(file, **{STAMP: np.array([stamp, *arrays])}, **arrays)
         except OSError as error:
             warnings.warn(
                 f"{content} could not be written to {cache} ({error}), so the next start makes "
@@ -50,10 +56,9 @@ def load_arrays(cache: Path, stamp: str) -> Arrays | None:
     """The kept arrays, or None where there are none, or old or damaged ones."""
     try:
         with cache.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            if str(kept[STAMP]) != stamp:
-                return None
-            return {name: kept[name] for name in kept.files if name != STAMP}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+            written_for, *names = kept[STAMP].tolist()
+            return {name: kept[name] for name in names} if written_for == stamp else None
+    except _DAMAGED:
         return None
 
 
