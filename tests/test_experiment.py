@@ -1,5 +1,6 @@
 """Whole runs, and their parts: data without leaks, models from seeds, records."""
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from fakes import with_tiny_backbone
 from pmms import experiment as module
 from pmms.config import RunConfig, run_config
 from pmms.datasets.parts import PartsVOC
+from pmms.datasets.pascal import PascalVOC
+from pmms.datasets.pascal_lists import PAIR_LISTS, derived_pairs
 from pmms.experiment import (
     Stopwatch,
     evaluate_model,
@@ -20,7 +23,7 @@ from pmms.experiment import (
     run,
     score_controls,
 )
-from pmms.features import FeatureBank, weights_digest
+from pmms.features import FeatureBank, bank_megabytes, weights_digest
 from pmms.folds import split_classes
 from pmms.protocols import Protocol
 from pmms.results import load_record
@@ -101,7 +104,14 @@ def test_a_voc_tree(voc: dict[str, Any]) -> None:
     assert len(data.test) == 50
     assert data.test_classes == (6, 7, 8, 9, 10)
     assert not any(set(labels.unique().tolist()) & {6, 7, 8, 9, 10} for _, labels in data.train)
-    images = prepare_images(config, data, new_model(config).backbone)
+    backbone = new_model(config).backbone
+    needed = bank_megabytes(data.test, backbone, size=64)
+    assert prepare_images(config, data, backbone, limit_mb=0) == (data.train, data.test)
+    images = prepare_images(config, data, backbone, limit_mb=1.01 * needed)
+    assert isinstance(images.test, FeatureBank)
+    assert images.train is data.train  # no room is left for it
+    assert images.test.megabytes == pytest.approx(needed)
+    images = prepare_images(config, data, backbone)
     assert isinstance(images.train, FeatureBank)
     assert isinstance(images.test, FeatureBank)
     assert images.test.dataset is data.test
@@ -210,6 +220,40 @@ def test_a_run_on_images_with_a_trained_backbone(
     assert len(record.scores) == 6
     assert record.scores["wrong_support"]["episodes"] == 60
     assert record.scores["wrong_support"]["miou"] != record.scores["model"]["miou"]
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings for a VOC tree of large pictures with lists of pairs, not the authors'."""
+    root = tmp_path_factory.mktemp("listed")
+    for split, length in (("train", 12), ("val", 60)):
+        PartsVOC(split, length=length, size=160).write_voc(root, progress=False)
+    images = PascalVOC(root, "val", min_area=600)
+    lists = images.root / PAIR_LISTS
+    lists.mkdir()
+    for fold in range(4):
+        pairs = derived_pairs(images, split_classes("pascal", fold).novel)
+        lines = [f"{images.image_id(i)}__{c:02d}" for i, c in pairs]
+        (lists / f"split{fold}_val.txt").write_text("\n".join(lines) + "\n")
+    return {"dataset": "pascal", "root": str(root), "labels": "SegmentationClass"}
+
+
+@pytest.mark.parametrize("name", ["authors", "hsnet", "pfenet"])
+def test_a_run_under_a_published_protocol(
+    listed: dict[str, Any], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    files = Path(listed["root"]).rglob(f"{PAIR_LISTS.name}/*.txt")
+    known = {path.stem: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    monkeypatch.setattr("pmms.datasets.pascal_lists.AUTHORS_SHA256", known)
+    settings = {name: value for name, value in TINY.items() if name != "episode_seeds"}
+    settings |= listed | {"protocol": name, "model": "training_free", "shots": 2, "fold": 0}
+    config = run_config(**settings)
+    record = run(config, results=None)
+    assert record.protocol["name"] == f"{name} (episodes=60, size=64)"
+    assert record.parameters["protocol"] == name
+    assert record.scores["model"]["episodes"] == 60
+    assert ("fb_iou" in record.scores["model"]) == (name != "authors")
+    assert run_config(**record.parameters, root=listed["root"]) == config
 
 
 @pytest.mark.parametrize(
