@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from pmms.backbones import build_backbone
     from pmms.checkpoints import load_model, save_model
     from pmms.config import RunConfig, run_config
+    from pmms.data import load_data
+    from pmms.datasets.coco import CocoInstances
     from pmms.datasets.parts import PartsVOC
     from pmms.datasets.pascal import PascalVOC
     from pmms.episodes import Episode, EpisodeSampler
     from pmms.evaluation import Result, evaluate
     from pmms.experiment import run
     from pmms.features import FeatureBank, feature_bank
-    from pmms.folds import split_classes
+    from pmms.folds import ClassFolds, read_classes, split_classes
     from pmms.heads import PConv, PMatch
     from pmms.mixture import Mixture, fit_mixture
     from pmms.model_config import ModelConfig
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from pmms.training import train
 
 _HOME = {
+    "ClassFolds": "folds",
+    "CocoInstances": "datasets.coco",
     "Episode": "episodes",
     "EpisodeSampler": "episodes",
     "FeatureBank": "features",
@@ -51,9 +55,11 @@ _HOME = {
     "evaluate": "evaluation",
     "feature_bank": "features",
     "fit_mixture": "mixture",
+    "load_data": "data",
     "load_model": "checkpoints",
     "load_record": "results",
     "load_records": "results",
+    "read_classes": "folds",
     "read_mask": "predict",
     "read_picture": "predict",
     "run": "experiment",
@@ -65,6 +71,8 @@ _HOME = {
 }
 
 __all__ = [
+    "ClassFolds",
+    "CocoInstances",
     "Episode",
     "EpisodeSampler",
     "FeatureBank",
@@ -85,9 +93,11 @@ __all__ = [
     "evaluate",
     "feature_bank",
     "fit_mixture",
+    "load_data",
     "load_model",
     "load_record",
     "load_records",
+    "read_classes",
     "read_mask",
     "read_picture",
     "run",

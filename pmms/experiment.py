@@ -175,7 +175,7 @@ def run(
         each; no seen classes where the protocol has lists of the novel ones only).
     """
     watch = Stopwatch()
-    data = load_data(config.data)
+    data = load_data(config.data, cache=cache)
     _check_episodes(config, data)
     model = new_model(config)
     where: dict[str, Any] = {"device": device, "workers": workers}

@@ -1,6 +1,7 @@
 """Writing files so that nothing is lost or half-written."""
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,8 @@ def replacing(path: Path) -> Iterator[Path]:
     fails, the old content stays and nothing is left of the new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    # One name for each writer, processes and threads alike.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
     try:
         yield part
         os.replace(part, path)
