@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fakes import FakeDataset, fake_dataset
+from fakes import FakeDataset, fake_dataset, with_tiny_backbone
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from pmms.backbones import build_backbone
+from pmms.config import run_config
+from pmms.data import load_data
 from pmms.datasets.base import keep_images
 from pmms.datasets.coco import CocoInstances
+from pmms.evaluation import evaluate
+from pmms.experiment import new_model
 from pmms.features import FeatureBank, feature_bank
 from pmms.margins import (
     THRESHOLDS,
@@ -38,6 +42,7 @@ from pmms.studies import (
     prototype_study,
     study_record,
 )
+from pmms.transfer import transfer_record
 
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
 BINS = len(THRESHOLDS) + 1
@@ -315,6 +320,38 @@ def test_a_study_becomes_a_record(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         StudySettings(**wrong)
+
+
+# from one set of images to another
+
+
+def test_a_model_of_one_set_is_tested_on_another(tmp_path: Path) -> None:
+    if not COCO128.is_dir():
+        pytest.skip("needs the photos of coco128 in ../shared/data")
+    small = {"backbone": "tiny", "width": 8, "model": "pmms", "k": 2}
+    with with_tiny_backbone():
+        trained = run_config("mini", **small, fold=1)
+        photos = {"dataset": "coco", "root": str(COCO128), "train_split": "train", "fold": 1,
+                  "test_split": "train", "test_size": 64, "min_images": 4,
+                  "max_images": 40, "episodes": 16, "episode_seeds": (0,)}  # fmt: skip
+        tested = run_config("mini", **small, **photos)
+        model = new_model(trained)
+        record = transfer_record(model, trained, tested, cache=tmp_path)
+
+        assert record.parameters["trained_on"]["dataset"] == "parts"
+        assert record.parameters["dataset"] == "coco"
+        assert "root" not in json.dumps(record.parameters)
+        assert record.name.startswith(tested.name + "-from-parts-")
+        assert "left_out" in record.protocol
+        # The same as testing the model directly.
+        data = load_data(tested.data, cache=tmp_path)
+        direct = evaluate(
+            model, data.test, data.test_classes, protocol=tested.protocol, size=64
+        ).scores
+        assert record.scores["model"]["miou"] == pytest.approx(direct.miou, abs=0.2)
+        assert record.scores["model"]["miou"] != record.scores["wrong_support"]["miou"]
+        with pytest.raises(ValueError, match="same model settings"):
+            transfer_record(model, run_config("mini", **(small | {"k": 3})), tested)
 
 
 # photos
