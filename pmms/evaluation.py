@@ -212,9 +212,10 @@ def _decide(
 ) -> Tensor:
     """Logits (b, 2, h, w) to masks (b, H, W) in {0, 1} at the size that is scored."""
     if protocol.resolution == "network":
-        whole = EvalTransform(transform.size)  # padding is void in the target
-        return whole.restore(logits.float(), height=shape[0], width=shape[1]).argmax(dim=1)
-    return transform.restore(logits.float(), height=shape[0], width=shape[1]).argmax(dim=1)
+        transform = EvalTransform(transform.size)  # padding is void in the target
+    logits = transform.restore(logits.float(), height=shape[0], width=shape[1])
+    # What argmax over two channels gives, a hundred times as fast on a CPU.
+    return (logits[:, 1] > logits[:, 0]).long()
 
 
 def fuse(masks: Sequence[Tensor]) -> Tensor:
