@@ -1,6 +1,7 @@
 """Margins of the training-free model, the study made from them, and real photos where they are."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,7 @@ from pmms.studies import (
 )
 from pmms.transfer import transfer_record
 
+STUDIES = sorted((Path(__file__).parents[1] / "results" / "studies").glob("*.json"))
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
 BINS = len(THRESHOLDS) + 1
 
@@ -320,6 +322,15 @@ def test_a_study_becomes_a_record(tmp_path: Path) -> None:
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         StudySettings(**wrong)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_committed_studies_are_complete_and_of_a_clean_commit(path: Path) -> None:
+    committed = load_record(path)
+    assert committed.status == "complete"
+    assert committed.name == path.stem
+    assert re.fullmatch(r"[0-9a-f]{12}", committed.environment["commit"])
+    assert committed.scores["pairs"]["all"]["classes"] >= 20
 
 
 # from one set of images to another
