@@ -120,11 +120,12 @@ def fit_mixture(
             means = kmeans_plus_plus(samples, weights, uniforms.to(samples), kernel=kernel)
         means = means.expand(samples.shape[0], -1, -1)
 
-        resp, log_density = _e_step(samples, means, kernel, kappa)
+        offset = _offset(samples, kernel, kappa)
+        resp, log_density = _e_step(samples, means, kernel, kappa, offset)
         history = [_total(log_density, weights)]
         for _ in range(n_iter):
             means = _m_step(samples, weights, resp, log_density)
-            resp, log_density = _e_step(samples, means, kernel, kappa)
+            resp, log_density = _e_step(samples, means, kernel, kappa, offset)
             history.append(_total(log_density, weights))
         log_likelihood = torch.stack(history, dim=1)
         _require(
@@ -141,7 +142,8 @@ def responsibilities(
     samples: Tensor, means: Tensor, *, kernel: Kernel = "vmf", kappa: float = 20.0
 ) -> Tensor:
     """E-step alone (Eq. 4): (B, N, C) samples and (B, K, C) means to (B, N, K), rows sum to one."""
-    return _e_step(samples, means, kernel, kappa)[0].transpose(1, 2)
+    resp, _ = _e_step(samples, means, kernel, kappa, _offset(samples, kernel, kappa))
+    return resp.transpose(1, 2)
 
 
 def weighted_means(samples: Tensor, resp: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -175,7 +177,7 @@ def log_likelihood(
     It includes the normaliser, so it can be compared across kappa and K (for the vMF kernel: on
     unit-norm samples, where the density lives).
     """
-    log_density = _e_step(samples, means, kernel, kappa)[1]
+    _, log_density = _e_step(samples, means, kernel, kappa, _offset(samples, kernel, kappa))
     return _total(log_density, weights if weights is not None else torch.ones_like(log_density))
 
 
@@ -202,18 +204,23 @@ def estimate_kappa(samples: Tensor, resp: Tensor, weights: Tensor | None = None)
     return r * (samples.shape[2] - r**2) / (1 - r**2)
 
 
-def _e_step(samples: Tensor, means: Tensor, kernel: str, kappa: float) -> tuple[Tensor, Tensor]:
+def _offset(samples: Tensor, kernel: str, kappa: float) -> Tensor | float:
+    """What the log-density has that depends on the sample alone: (B, N), or zero for vMF."""
+    return -kappa / 2 * samples.square().sum(dim=2) if kernel == "gaussian" else 0.0
+
+
+def _e_step(
+    samples: Tensor, means: Tensor, kernel: str, kappa: float, offset: Tensor | float
+) -> tuple[Tensor, Tensor]:
     """Eq. 4. Returns responsibilities (B, K, N) and the log-density (B, N) of Eq. 1.
 
     K comes before N: a softmax over three rows of N numbers is much faster than over N rows of 3.
     """
     if kernel == "vmf":
         scores = kappa * (F.normalize(means, dim=2) @ samples.transpose(1, 2))
-        offset = 0.0
     else:
         half_norms = means.square().sum(dim=2, keepdim=True) / 2
         scores = kappa * (means @ samples.transpose(1, 2) - half_norms)
-        offset = -kappa / 2 * samples.square().sum(dim=2)
     log_sum = scores.logsumexp(dim=1)
     resp = (scores - log_sum.unsqueeze(1)).exp()
     constant = log_normaliser(kernel, kappa, samples.shape[2]) - math.log(means.shape[1])
