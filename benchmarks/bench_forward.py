@@ -1,0 +1,61 @@
+"""Forward passes of PMMs and RPMMs against the baseline's, with ResNet-50."""
+
+from contextlib import nullcontext
+from functools import partial
+from unittest import mock
+
+import torch
+from harness import Run, where_time_goes
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from pmms.models import FewShotSegmenter, build_model
+
+GOALS = {"pmms": 0.95, "rpmms": 0.75}
+
+
+def episode(size: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
+    image = torch.rand(1, 1, 3, size, size, device=device)
+    mask = torch.zeros(1, 1, 1, size, size, device=device)
+    mask[..., size // 5 : size // 2, size // 4 : 4 * size // 5] = 1
+    return image, mask, image[:, 0]
+
+
+def gigaflops(name: str, size: int) -> float:
+    """Arithmetic of one forward pass, counted on the meta device."""
+    model = build_model(name, weights=None).eval().to("meta")
+    # Autocast knows no meta device.
+    with (
+        torch.no_grad(),
+        mock.patch.object(torch, "autocast", return_value=nullcontext()),
+        FlopCounterMode(display=False) as counter,
+    ):
+        model(*episode(size, "meta"))
+    return counter.get_total_flops() / 1e9
+
+
+@torch.inference_mode()
+def main() -> None:
+    run = Run("forward", __doc__)
+    models: dict[str, FewShotSegmenter] = {}
+    baseline = build_model("baseline", weights=None).eval()
+    for name in GOALS:
+        models[name] = build_model(name, backbone=baseline.backbone).eval()
+    for size in (97,) if run.quick else (321, 481):
+        given = episode(size)
+        work = {name: gigaflops(name, size) for name in ("baseline", *GOALS)}
+        for name, goal in GOALS.items():
+            run.compare(
+                f"{name} at {size}",
+                {name: partial(models[name], *given), "baseline": partial(baseline, *given)},
+                rounds=9 if size == 321 else 7,
+                goal=["baseline", ">=", goal],
+                gigaflops=[work[name], work["baseline"]],
+                rate_by_arithmetic=work["baseline"] / work[name],
+                profile=where_time_goes(partial(models[name], *given)),
+            )
+    run.finish(backbone="resnet50", batch=1, shots=1)
+
+
+if __name__ == "__main__":
+    main()

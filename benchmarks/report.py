@@ -1,0 +1,197 @@
+"""From the records to the page: tables and figures of ``book/speed.md``."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from pmms.figures import COLOURS, save_figure, use_style
+from pmms.files import write_atomically
+from pmms.results import RunRecord, load_records
+from pmms.tables import fill
+
+PAGE = "book/speed.md"
+ORDER = ("p-match", "em", "forward", "evaluation", "training", "data", "start", "options")
+
+
+def update(results: Path, root: Path) -> None:
+    """Fill the page and draw the figures anew from the records in ``results``."""
+    found = records(results)
+    page = root / PAGE
+    text = page.read_text(encoding="utf-8")
+    filled = fill(text, blocks(found))
+    if filled != text:
+        write_atomically(page, filled.encode())
+    use_style()
+    for label, figure in figures(found).items():
+        save_figure(figure, label, folder=root / "figures")
+        plt.close(figure)
+
+
+def records(results: Path) -> dict[str, RunRecord]:
+    """The benchmarks' records by name."""
+    found = load_records(results, quick=False)
+    return {r.parameters["benchmark"]: r for r in found if "benchmark" in r.parameters}
+
+
+def blocks(found: Mapping[str, RunRecord]) -> dict[str, str]:
+    """Generated parts of the page by name."""
+    return {
+        "speed-goals": goals(found),
+        "speed-options": options(found),
+        "speed-data": data(found),
+        "speed-growth": growth(found),
+        "speed-machine": machine(found),
+    }
+
+
+def rows(found: Mapping[str, RunRecord]) -> Iterable[tuple[str, dict[str, Any]]]:
+    for name in ORDER:
+        if name in found:
+            yield from found[name].scores.items()
+
+
+def value(row: Mapping[str, Any]) -> tuple[float, list[float] | None]:
+    """What the goal of a row speaks of, a ratio or else seconds, and its interval."""
+    of, *_ = row["goal"]
+    place = row["ratio"] if of in row.get("ratio", {}) else row["seconds"]
+    return place[of], row.get("interval", {}).get(of)
+
+
+def met(row: Mapping[str, Any]) -> bool:
+    """Whether a row reaches its goal."""
+    got, (_, sign, goal) = value(row)[0], row["goal"]
+    good = got >= goal if sign == ">=" else got <= goal
+    return good and row.get("error", 0) <= row.get("error_goal", 0)
+
+
+def goals(found: Mapping[str, RunRecord]) -> str:
+    """A row for each goal: what was measured, its interval, the goal."""
+    lines = ["| what | measured | interval | goal | reached |", "|---|---:|---:|---:|---|"]
+    for name, row in rows(found):
+        if "goal" in row:
+            got, between = value(row)
+            span = f"{between[0]:.3g} to {between[1]:.3g}" if between else "one run"
+            sign = "at least" if row["goal"][1] == ">=" else "at most"
+            reached = "yes" if met(row) else "no"
+            lines.append(f"| {name} | {got:.3g} | {span} | {sign} {row['goal'][2]:g} | {reached} |")
+    return "\n".join(lines) if len(lines) > 2 else "No record yet."
+
+
+def options(found: Mapping[str, RunRecord]) -> str:
+    if "options" not in found:
+        return "No record yet."
+    lines = [
+        "| option | speed, default = 1 | first call | change of mIoU |",
+        "|---|---:|---:|---:|",
+    ]
+    scores = found["options"].scores
+    for name, row in scores.items():
+        option = name.rpartition(": ")[2]
+        if name.startswith("ResNet-50"):
+            changed = scores[f"mIoU on PartsVOC, nothing trained: {option}"]["change"]
+            lines.append(
+                f"| {option} | {row['ratio']['default']:.2f} | {row['first_call_seconds']:.1f} s | "
+                f"{changed:+.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def data(found: Mapping[str, RunRecord]) -> str:
+    if "data" not in found:
+        return "No record yet."
+    lines = ["| what | figure |", "|---|---:|"]
+    for name, row in found["data"].scores.items():
+        if name != "machine" and "goal" not in row:
+            lines += [f"| {name}: {k.replace('_', ' ')} | {v:.3g} |" for k, v in row.items()]
+    return "\n".join(lines)
+
+
+def growth(found: Mapping[str, RunRecord]) -> str:
+    if "growth" not in found:
+        return "No record yet."
+    lines = ["| what | exponent of time | of memory | expected at most |", "|---|---:|---:|---:|"]
+    for name, row in found["growth"].scores.items():
+        if "exponent" in row:
+            of = row["exponent"]
+            lines.append(f"| {name} | {of['time']:.2f} | {of['memory']:.2f} | {row['expected']} |")
+    return "\n".join(lines)
+
+
+def machine(found: Mapping[str, RunRecord]) -> str:
+    """Where and when the numbers were measured, and what this machine can do."""
+    lines = ["| record | threads | float32 products | memory copied | load | commit |",
+             "|---|---:|---:|---:|---:|---|"]  # fmt: skip
+    for name, record in found.items():
+        can = record.scores["machine"]
+        lines.append(
+            f"| {name} | {can['threads']} | {can['gflops']:.0f} GFLOP/s | "
+            f"{can['gigabytes_per_second']:.1f} GB/s | {can['load']:.1f} | "
+            f"{record.environment['commit']} |"
+        )
+    devices = sorted({record.environment["device"] for record in found.values()})
+    return "\n".join([*lines, "", f"Processor: {', '.join(devices) or 'none yet'}."])
+
+
+def figures(found: Mapping[str, RunRecord]) -> dict[str, Figure]:
+    """Figures by label."""
+    drawn = {}
+    with_goal = [(name, row) for name, row in rows(found) if "goal" in row]
+    if with_goal:
+        drawn["speed-goals"] = draw_goals(with_goal)
+    if "growth" in found:
+        drawn["speed-growth"] = draw_growth(found["growth"])
+    return drawn
+
+
+def draw_goals(with_goal: list[tuple[str, dict[str, Any]]]) -> Figure:
+    """How far beyond its goal each measurement lies: 1 is the goal, right of it is better."""
+    figure, axes = plt.subplots(figsize=(7, 0.27 * len(with_goal) + 0.9))
+    for place, (_, row) in enumerate(reversed(with_goal)):
+        got, between = value(row)
+        sign, goal = row["goal"][1:]
+
+        def beyond(x: float, sign: str = sign, goal: float = goal) -> float:
+            # A difference of times may come out at zero or below: much better than the goal.
+            x = max(x, 1e-2 * goal)
+            return x / goal if sign == ">=" else goal / x
+
+        colour = COLOURS[0] if met(row) else COLOURS[4]
+        if between:
+            axes.plot([beyond(x) for x in between], [place, place], color=colour, linewidth=2)
+        axes.plot(beyond(got), place, "o" if met(row) else "s", color=colour, markersize=5)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(with_goal)), [name for name, _ in reversed(with_goal)], fontsize=7)
+    axes.set_xlabel("measured, as a multiple of the goal (right of the line: reached)")
+    return figure
+
+
+def draw_growth(record: RunRecord) -> Figure:
+    """Time and memory against each size, with the slope that is expected at most."""
+    kinds = [(name, row) for name, row in record.scores.items() if "exponent" in row]
+    figure, axes = plt.subplots(2, len(kinds), figsize=(2.1 * len(kinds), 4.2), squeeze=False)
+    for column, (name, row) in enumerate(kinds):
+        sizes = row["sizes"]
+        for line, (what, unit, factor) in enumerate(
+            (("seconds", "time (ms)", 1e3), ("megabytes", "peak memory (MB)", 1))
+        ):
+            values = [row[what][str(size)] * factor for size in sizes]
+            ax = axes[line, column]
+            ax.loglog(sizes, values, "o-", markersize=3)
+            slope = [values[-1] * (size / sizes[-1]) ** row["expected"] for size in sizes]
+            ax.loglog(sizes, slope, ":", color="black", linewidth=1)
+            ax.set_ylim(min(values) / 2, max(values) * 2)
+            if column == 0:
+                ax.set_ylabel(unit)
+            ax.minorticks_off()
+        axes[0, column].set_title(name.replace(" against ", "\nagainst "), fontsize=7)
+        axes[1, column].set_xlabel(row["unit"])
+    return figure
+
+
+if __name__ == "__main__":
+    here = Path(__file__).resolve().parents[1]
+    update(here / "results", here)

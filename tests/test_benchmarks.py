@@ -1,0 +1,217 @@
+"""The benchmarks measure what they say: plain forms equal the fast ones, statistics are right."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pmms.episodes import EpisodeSampler
+from pmms.evaluation import evaluate
+from pmms.heads import BlockStyle, PMatch
+from pmms.mixture import fit_mixture
+from pmms.protocols import Protocol
+from pmms.results import load_record
+from pmms.tables import fill
+from tests.fakes import fake_dataset, tiny_model
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "benchmarks"
+RECORDS = sorted((ROOT / "results").glob("bench-*.json"))
+
+
+@pytest.fixture(autouse=True)
+def _benchmarks_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    torch.manual_seed(0)
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+# plain forms
+
+
+@pytest.mark.parametrize("norm", ["batch", "none", "group"])
+@pytest.mark.parametrize("k", [1, 3, 10])
+@torch.inference_mode()
+def test_plain_p_match(norm: str, k: int) -> None:
+    p_match = PMatch(64, style=BlockStyle(norm=norm)).eval()
+    query, prototypes = torch.randn(1, 64, 21, 17), torch.randn(1, k, 64)
+    plain = module("plain").p_match(p_match, query, prototypes)
+    error = (p_match(query, prototypes) - plain).abs().max() / plain.abs().max()
+    assert error < 2e-6
+
+
+def test_plain_em() -> None:
+    samples = F.normalize(torch.randn(2, 90, 16), dim=2)
+    mask = (torch.rand(2, 90) < 0.4).float()
+    start = samples[:, :3]
+    plain = module("plain").em(samples.transpose(1, 2), mask, start)
+    ours = fit_mixture(samples, mask, k=3, init=start).means
+    torch.testing.assert_close(plain, ours, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_plain_evaluation_gives_the_same_counts(shots: int) -> None:
+    dataset, model = fake_dataset(20), tiny_model()
+    protocol = Protocol(shots=shots, episodes=12, seeds=(3,))
+    sampler = EpisodeSampler(dataset, [1, 2], shots=shots, length=12, seed=3)
+    ours = evaluate(model, dataset, [1, 2], protocol=protocol, size=32)
+    plain, counts = module("plain").evaluate(model, sampler, 32)
+    assert torch.equal(counts, ours.counts)
+    assert plain.miou == ours.scores.miou
+
+
+# statistics
+
+
+def test_sides_run_in_turn_and_the_first_round_does_not_count() -> None:
+    harness, calls = module("harness"), []
+    result = harness.compare({name: lambda n=name: calls.append(n) for name in "ab"}, rounds=4)
+    assert calls == ["a", "b"] * 5
+    assert set(result["seconds"]) == {"a", "b"}
+    assert set(result["ratio"]) == {"b"}
+
+
+def test_ratio_is_that_of_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = module("harness")
+    times = {"fast": iter([9.0, 1, 2, 1]), "slow": iter([9.0, 4, 8, 5])}
+    monkeypatch.setattr(harness, "timed", lambda side: next(times[side()]))
+    result = harness.compare({"fast": lambda: "fast", "slow": lambda: "slow"}, rounds=3)
+    assert result["ratio"] == {"slow": 4.0}
+    assert result["interval"] == {"slow": [4.0, 5.0]}
+    assert result["seconds"] == {"fast": 1.0, "slow": 5.0}
+
+
+def test_interval_holds_the_median_as_often_as_it_says() -> None:
+    harness = module("harness")
+    generator = torch.Generator().manual_seed(0)
+    inside = 0
+    for _ in range(2000):
+        low, high = harness.interval(torch.randn(25, generator=generator).tolist())
+        inside += low <= 0 <= high
+    assert 0.93 < inside / 2000 < 0.99
+
+
+def test_exponent_of_a_power() -> None:
+    exponent = module("harness").exponent
+    assert exponent([1, 10, 100], [5.0, 500, 50_000]) == pytest.approx(2)
+    assert exponent([1, 2, 4], [3.0, 3, 3]) == pytest.approx(0, abs=1e-12)
+
+
+def test_peak_memory_counts_what_is_freed_again() -> None:
+    def side() -> None:
+        first = torch.zeros(1_000_000)  # 4 MB
+        second = first + 1
+        del first
+        second.add_(1)
+
+    assert module("harness").peak_megabytes(side) == pytest.approx(8, rel=0.01)
+
+
+def test_roofline_is_positive() -> None:
+    assert all(v >= 0 for v in module("harness").roofline(quick=True).values())
+
+
+@pytest.mark.parametrize(
+    "row, expected",
+    [
+        ({"goal": ["plain", ">=", 4], "ratio": {"plain": 4.1}, "seconds": {}}, True),
+        ({"goal": ["plain", ">=", 4], "ratio": {"plain": 3.9}, "seconds": {}}, False),
+        ({"goal": ["ours", "<=", 1.5], "ratio": {"ours": 1.6}, "seconds": {}}, False),
+        ({"goal": ["update", "<=", 0.3], "seconds": {"update": 0.1}}, True),
+        (
+            {"goal": ["plain", ">=", 4], "ratio": {"plain": 9}, "error": 1, "error_goal": 2e-6},
+            False,
+        ),
+    ],
+)
+def test_a_goal_is_met_by_the_number_and_the_error(row: dict, expected: bool) -> None:
+    assert module("report").met(row) is expected
+
+
+# runs, records, page
+
+
+@pytest.mark.parametrize("name", ["p_match", "em"])
+def test_a_quick_run_writes_a_record_with_goals(name: str, tmp_path: Path) -> None:
+    script = FOLDER / f"bench_{name}.py"
+    done = subprocess.run(
+        [sys.executable, script, "--quick", "--output", tmp_path],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*.json")
+    record = load_record(path)
+    assert record.parameters["quick"] is True
+    assert record.scores["machine"]["gflops"] > 0
+    rows = [row for row in record.scores.values() if "goal" in row]
+    assert rows
+    for row in rows:
+        assert row["error"] < row["error_goal"]
+        assert sum(row["profile"].values()) <= 1
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_committed_records_are_of_full_runs(path: Path) -> None:
+    record = load_record(path)
+    assert record.name == path.stem
+    assert record.parameters["quick"] is False
+    assert record.seconds["benchmark"] > 0
+
+
+def test_every_benchmark_leaves_a_record_that_the_page_shows() -> None:
+    report = module("report")
+    scripts = {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")}
+    assert scripts == {name.replace("-", "_") for name in (*report.ORDER, "growth")}
+
+
+def test_the_page_shows_the_records() -> None:
+    report = module("report")
+    text = (ROOT / report.PAGE).read_text(encoding="utf-8")
+    found = report.records(ROOT / "results")
+    assert fill(text, report.blocks(found)) == text, "run `python benchmarks/report.py`"
+
+
+def test_figures_of_the_page_are_there() -> None:
+    report = module("report")
+    for label in report.figures(report.records(ROOT / "results")):
+        assert (ROOT / "figures" / f"{label}.svg").is_file()
+        assert f"../figures/{label}.svg" in (ROOT / report.PAGE).read_text(encoding="utf-8")
+
+
+def test_nothing_grows_faster_than_expected() -> None:
+    for record in module("report").records(ROOT / "results").values():
+        for name, row in record.scores.items():
+            if "exponent" in row:
+                assert row["exponent"]["time"] < row["expected"] + 0.25, name
+                assert row["exponent"]["memory"] < row["expected"] + 0.05, name
+
+
+# import
+
+
+def test_import_loads_nothing_heavy_beyond_torch() -> None:
+    code = (
+        "import sys, torch; before = set(sys.modules); "
+        "import pmms; print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    loaded = done.stdout.split()
+    tops = {name.partition(".")[0] for name in loaded}
+    assert "pmms" in tops
+    heavy = {"torchvision", "timm", "sklearn", "matplotlib", "tensorboard", "pycocotools", "PIL"}
+    assert not tops & heavy
+    assert not any(name.startswith("torch._dynamo") for name in loaded)
