@@ -37,7 +37,7 @@ def train_command(options: argparse.Namespace) -> None:
 
     config = _config(options)
     where = {"device": options.device, "workers": options.workers}
-    data = load_data(config.data)
+    data = load_data(config.data, cache=options.cache)
     model = new_model(config)
     images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
     folder = Path(options.runs) / config.name
@@ -53,7 +53,7 @@ def train_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Test a model that ``train`` has written, on the data it was trained for."""
     from pmms.checkpoints import load_model, load_notes
-    from pmms.config import run_config
+    from pmms.config import changed_run
     from pmms.data import load_data
     from pmms.experiment import evaluate_model, prepare_images
 
@@ -64,19 +64,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
             f"{options.model} does not say what it was trained on; `evaluate` tests models that "
             "`train` has written"
         )
-    changed = {**parameters, **_parameters(options.set)}
-    config = run_config(changed.pop("profile"), **changed)
+    config = changed_run(parameters, **_parameters(options.set))
     where = {"device": options.device, "workers": options.workers}
-    data = load_data(config.data)
+    data = load_data(config.data, cache=options.cache)
     images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
     result = evaluate_model(config, model, data, images, **where)
-    for class_id, iou in result.scores.class_iou.items():
-        print(f"{data.test.class_name(class_id):>16}  IoU {iou:6.2f}")
-    low, high = result.scores.interval
-    print(
-        f"mIoU {result.scores.miou:.2f} (95 % over episodes {low:.2f} to {high:.2f}), "
-        f"FB-IoU {result.scores.fb_iou:.2f}; protocol {config.protocol}"
-    )
+    print(result.table())
+    print(f"\nprotocol {config.protocol.label}, {config.protocol.shots}-shot")
 
 
 def run_command(options: argparse.Namespace) -> None:

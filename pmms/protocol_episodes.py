@@ -139,8 +139,8 @@ def hsnet_episodes(pairs: Pairs, *, shots: int, seed: int = 0) -> Iterator[Episo
 
     Query i is pair i modulo the length of the list. Support images are drawn one by one by NumPy's
     old global generator, each time from the whole class; the query is drawn again, an image that is
-    in the support already is not, so a support may hold an image twice. HSNet's lists are the
-    authors', in the same order. It tests without worker processes, so its episodes are these.
+    in the support already is not, so a support may hold an image twice. HSNet tests without worker
+    processes. Its lists hold the authors' pairs; that they come in the same order is assumed.
     """
     generator = np.random.RandomState(seed)
     images = _by_class(pairs)

@@ -219,6 +219,8 @@ PRESETS: dict[str, Preset] = {
             "pairs is seen nearly three times, so 1,000 episodes are fewer than they seem.",
             "Support images of one episode may repeat.",
             "Scored at 400 x 400 unless the original size is asked for; the two do not compare.",
+            "HSNet and PFENet upsample logits with aligned corners; here the model's own way is "
+            "kept, which may move a border by a pixel.",
             "Five shots are five 1-shot predictions. Their sum is divided by its own maximum, so "
             "a single vote makes foreground where no pixel has three.",
             "On COCO nothing is ignored, classes are drawn at random, and the images are those of "

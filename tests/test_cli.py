@@ -141,12 +141,12 @@ def test_evaluate_prints_scores_and_protocol(
     for extra in ([], ["--set", "episodes=70"]):
         assert main(["evaluate", model, *extra, *cache]) == 0
         outs.append(capsys.readouterr().out)
-    for name in PASCAL_CLASSES[:5]:
-        assert re.search(rf"^ +{name}  IoU +\d+\.\d\d$", outs[0], re.MULTILINE)
-    assert re.search(
-        r"^mIoU \d+\.\d\d .*FB-IoU \d+\.\d\d; protocol .*'ours'", outs[0], re.MULTILINE
-    )
-    assert "episodes=60" in outs[0]
+    for class_id, name in enumerate(PASCAL_CLASSES[:5], 1):
+        row = rf"^\| {class_id} \| {name} \| \d+ \| \d+\.\d\d \|$"
+        assert re.search(row, outs[0], re.MULTILINE)
+    assert re.search(r"^\| \| mean \(95 %: .*\| 60 \| \d+\.\d\d \|$", outs[0], re.MULTILINE)
+    assert re.search(r"^\| \| FB-IoU \| 60 \|", outs[0], re.MULTILINE)
+    assert re.search(r"^protocol ours \(episodes=60, .*\), 1-shot$", outs[0], re.MULTILINE)
     assert "episodes=70" in outs[1]
 
 
