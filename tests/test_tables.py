@@ -9,7 +9,11 @@ from pmms.results import RunRecord, load_record
 from pmms.tables import blocks, describe, fill, fill_files, fold_table
 
 ROOT = Path(__file__).parents[1]
-RECORDS = sorted((ROOT / "results").glob("*.json"))
+RECORDS = [
+    path
+    for path in sorted((ROOT / "results").glob("*.json"))
+    if not path.stem.startswith("bench-")  # see test_benchmarks.py
+]
 
 
 def record(model: str, fold: int, seed: int, miou: float, *, protocol: str = "ours") -> RunRecord:
