@@ -1,13 +1,10 @@
 """Forward passes of PMMs and RPMMs against the baseline's, with ResNet-50."""
 
-from contextlib import nullcontext
 from functools import partial
-from unittest import mock
 
 import torch
-from harness import Run, where_time_goes
+from harness import Run, gigaflops, where_time_goes
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from pmms.models import FewShotSegmenter, build_model
 
@@ -21,17 +18,10 @@ def episode(size: int, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     return image, mask, image[:, 0]
 
 
-def gigaflops(name: str, size: int) -> float:
-    """Arithmetic of one forward pass, counted on the meta device."""
+def arithmetic(name: str, size: int) -> float:
+    """GFLOP of one forward pass."""
     model = build_model(name, weights=None).eval().to("meta")
-    # Autocast knows no meta device.
-    with (
-        torch.no_grad(),
-        mock.patch.object(torch, "autocast", return_value=nullcontext()),
-        FlopCounterMode(display=False) as counter,
-    ):
-        model(*episode(size, "meta"))
-    return counter.get_total_flops() / 1e9
+    return gigaflops(partial(model, *episode(size, "meta")))
 
 
 @torch.inference_mode()
@@ -43,7 +33,7 @@ def main() -> None:
         models[name] = build_model(name, backbone=baseline.backbone).eval()
     for size in (97,) if run.quick else (321, 481):
         given = episode(size)
-        work = {name: gigaflops(name, size) for name in ("baseline", *GOALS)}
+        work = {name: arithmetic(name, size) for name in ("baseline", *GOALS)}
         for name, goal in GOALS.items():
             run.compare(
                 f"{name} at {size}",

@@ -23,7 +23,7 @@ def main() -> None:
                 plain = partial(p_match, module, query, prototypes)
                 got, expected = ours(), plain()
                 run.compare(
-                    f"K={k}, {size}x{size}, norm {norm}",
+                    f"P-Match, K={k}, {size}x{size}, norm {norm}",
                     {"ours": ours, "plain": plain},
                     rounds=15,
                     goal=["plain", ">=", goal],

@@ -11,11 +11,14 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -170,6 +173,18 @@ def where_time_goes(side: Side, *, top: int = 6) -> dict[str, float]:
     total = sum(event.self_cpu_time_total for event in events)
     events = sorted(events, key=lambda event: -event.self_cpu_time_total)[:top]
     return {event.key: event.self_cpu_time_total / total for event in events}
+
+
+def gigaflops(side: Side) -> float:
+    """Arithmetic of a call on tensors of the meta device, where nothing is computed."""
+    # Autocast knows no meta device.
+    with (
+        torch.no_grad(),
+        mock.patch.object(torch, "autocast", return_value=nullcontext()),
+        FlopCounterMode(display=False) as counter,
+    ):
+        side()
+    return counter.get_total_flops() / 1e9
 
 
 def roofline(*, quick: bool = False) -> dict[str, float]:

@@ -164,6 +164,7 @@ def draw_goals(with_goal: list[tuple[str, dict[str, Any]]]) -> Figure:
         axes.plot(beyond(got), place, "o" if met(row) else "s", color=colour, markersize=5)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    axes.set_xlim(0.4, 20)  # what lies beyond is far enough
     axes.set_yticks(range(len(with_goal)), [name for name, _ in reversed(with_goal)], fontsize=7)
     axes.set_xlabel("measured, as a multiple of the goal (right of the line: reached)")
     return figure
