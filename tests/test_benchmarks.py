@@ -116,6 +116,13 @@ def test_peak_memory_counts_what_is_freed_again() -> None:
     assert module("harness").peak_megabytes(side) == pytest.approx(8, rel=0.01)
 
 
+def test_arithmetic_of_a_convolution() -> None:
+    conv = torch.nn.Conv2d(3, 5, 3, padding=1, device="meta")
+    image = torch.empty(2, 3, 8, 9, device="meta")
+    counted = module("harness").gigaflops(lambda: conv(image))
+    assert counted == pytest.approx(2 * 2 * 8 * 9 * 5 * 3 * 9 / 1e9)
+
+
 def test_roofline_is_positive() -> None:
     assert all(v >= 0 for v in module("harness").roofline(quick=True).values())
 
@@ -194,7 +201,8 @@ def test_nothing_grows_faster_than_expected() -> None:
     for record in module("report").records(ROOT / "results").values():
         for name, row in record.scores.items():
             if "exponent" in row:
-                assert row["exponent"]["time"] < row["expected"] + 0.25, name
+                # Half a power for caches: what fits into one is faster than what does not.
+                assert row["exponent"]["time"] < row["expected"] + 0.5, name
                 assert row["exponent"]["memory"] < row["expected"] + 0.05, name
 
 
