@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 import torch.nn.functional as F
+from fakes import fake_dataset, tiny_model
 
 from pmms.episodes import EpisodeSampler
 from pmms.evaluation import evaluate
@@ -18,7 +19,6 @@ from pmms.mixture import fit_mixture
 from pmms.protocols import Protocol
 from pmms.results import load_record
 from pmms.tables import fill
-from tests.fakes import fake_dataset, tiny_model
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"

@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 import torch
+from fakes import fake_dataset, tiny_model
 from torch import Tensor
 
 from pmms.embeddings import embedded_batches
 from pmms.episodes import EpisodeDataset, EpisodeSampler, collate
 from pmms.model_config import MODELS
 from pmms.transforms import EvalTransform
-from tests.fakes import fake_dataset, tiny_model
 
 SIZE = 32
 
