@@ -36,7 +36,7 @@ def main() -> None:
         work = {name: arithmetic(name, size) for name in ("baseline", *GOALS)}
         for name, goal in GOALS.items():
             run.compare(
-                f"{name} at {size}",
+                f"rate of {name}, the baseline's = 1, at {size}",
                 {name: partial(models[name], *given), "baseline": partial(baseline, *given)},
                 rounds=9 if size == 321 else 7,
                 goal=["baseline", ">=", goal],
