@@ -194,7 +194,7 @@ def test_figures_of_the_page_are_there() -> None:
     report = module("report")
     for label in report.figures(report.records(ROOT / "results")):
         assert (ROOT / "figures" / f"{label}.svg").is_file()
-        assert f"../figures/{label}.svg" in (ROOT / report.PAGE).read_text(encoding="utf-8")
+        assert f"{{figure}} figures/{label}.svg" in (ROOT / report.PAGE).read_text(encoding="utf-8")
 
 
 def test_nothing_grows_faster_than_expected() -> None:
