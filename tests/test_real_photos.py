@@ -46,6 +46,7 @@ from pmms.studies import (
 from pmms.transfer import transfer_record
 
 STUDIES = sorted((Path(__file__).parents[1] / "results" / "studies").glob("*.json"))
+RUNS = sorted((Path(__file__).parents[1] / "results" / "coco128").glob("*.json"))
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
 BINS = len(THRESHOLDS) + 1
 
@@ -331,6 +332,19 @@ def test_committed_studies_are_complete_and_of_a_clean_commit(path: Path) -> Non
     assert committed.name == path.stem
     assert re.fullmatch(r"[0-9a-f]{12}", committed.environment["commit"])
     assert committed.scores["pairs"]["all"]["classes"] >= 20
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_committed_runs_on_photos_say_how_they_were_tested(path: Path) -> None:
+    committed = load_record(path)
+    assert committed.status == "complete"
+    assert committed.name == path.stem
+    assert re.fullmatch(r"[0-9a-f]{12}", committed.environment["commit"])
+    # Fewer episodes than the protocol asks for, and its name says so.
+    assert re.fullmatch(r"ours \(episodes=\d+, seeds=0\+1\+2\)", committed.protocol["name"])
+    assert committed.parameters["dataset"] == "coco"
+    assert "root" not in committed.parameters
+    assert committed.scores["model"]["miou"] > committed.scores["wrong_support"]["miou"]
 
 
 # from one set of images to another
