@@ -58,8 +58,8 @@ def main() -> None:
             first_call_seconds=first,
         )
 
-    dataset = PartsVOC("val", length=60 if run.quick else 100)
-    protocol = Protocol(episodes=20 if run.quick else 100, seeds=(0,))
+    dataset = PartsVOC("val", length=20)
+    protocol = Protocol(episodes=20 if run.quick else 60, seeds=(0,))
     classes = split_classes("parts", 0).novel
     model = build_model("training_free", backbone="efficientnet_lite0").eval()
     reached = {
