@@ -58,7 +58,7 @@ def main() -> None:
             first_call_seconds=first,
         )
 
-    dataset = PartsVOC("val", length=20)
+    dataset = PartsVOC("val", length=60)
     protocol = Protocol(episodes=20 if run.quick else 60, seeds=(0,))
     classes = split_classes("parts", 0).novel
     model = build_model("training_free", backbone="efficientnet_lite0").eval()
