@@ -67,7 +67,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
     config = changed_run(parameters, **_parameters(options.set))
     where = {"device": options.device, "workers": options.workers}
     data = load_data(config.data, cache=options.cache)
-    images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
+    images = prepare_images(
+        config, data, model.backbone, cache=options.cache, training=False, **where
+    )
     result = evaluate_model(config, model, data, images, **where)
     print(result.table())
     print(f"\nprotocol {config.protocol.label}, {config.protocol.shots}-shot")

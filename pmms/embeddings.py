@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pmms.datasets.base import SegmentationDataset
 from pmms.episode_batches import Sampler, TestBatch, another_class
-from pmms.episodes import class_mask
+from pmms.features import kept_mask
 from pmms.transforms import EvalTransform
 
 KEPT = 512
@@ -32,6 +32,10 @@ class Kept(NamedTuple):
     embedding: Tensor
     small: Tensor
     labels: Tensor
+
+    def mask(self, class_id: int, transform: EvalTransform) -> Tensor:
+        """Mask (S, S) of one class, uint8."""
+        return kept_mask(self.small, class_id, transform, whole=lambda: self.labels)
 
 
 def embedded_batches(
@@ -83,7 +87,7 @@ def embedded_batches(
                 pixels, small, labels = next(loaded)
                 kept[image] = Kept(embed(pixels[None].to(device))[0], small, labels)
         query, support = kept[episode.query], [kept[i] for i in shown.support]
-        masks = torch.stack([_support_mask(one, shown.class_id, transform) for one in support])
+        masks = torch.stack([one.mask(shown.class_id, transform) for one in support])
         yield TestBatch(
             support=torch.stack([one.embedding for one in support])[None],
             support_mask=(masks == 1).float()[None, :, None].to(device),
@@ -92,15 +96,6 @@ def embedded_batches(
             class_id=torch.tensor([episode.class_id]),
             are="embeddings",
         )
-
-
-def _support_mask(image: Kept, class_id: int, transform: EvalTransform) -> Tensor:
-    """Mask (S, S) of one class, uint8; an object lost in the small label map keeps one pixel."""
-    mask = class_mask(image.small, class_id)
-    if (mask == 1).any():
-        return mask
-    whole = class_mask(image.labels, class_id)
-    return transform(torch.zeros(3, *whole.shape, dtype=torch.uint8), whole)[1]
 
 
 def _walk(needed: Iterable[Sequence[int]], keep: int) -> Iterator[tuple[int, bool, int | None]]:

@@ -19,7 +19,7 @@ from pmms.episodes import class_mask
 from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.metrics import Scores, episode_counts, scores
-from pmms.models import FewShotSegmenter
+from pmms.models import FewShotSegmenter, foreground
 from pmms.progress import progress_bar
 from pmms.protocol_episodes import protocol_sampler
 from pmms.protocols import PROTOCOLS, Protocol
@@ -213,9 +213,7 @@ def _decide(
     """Logits (b, 2, h, w) to masks (b, H, W) in {0, 1} at the size that is scored."""
     if protocol.resolution == "network":
         transform = EvalTransform(transform.size)  # padding is void in the target
-    logits = transform.restore(logits.float(), height=shape[0], width=shape[1])
-    # What argmax over two channels gives, a hundred times as fast on a CPU.
-    return (logits[:, 1] > logits[:, 0]).long()
+    return foreground(transform.restore(logits.float(), height=shape[0], width=shape[1]))
 
 
 def fuse(masks: Sequence[Tensor]) -> Tensor:

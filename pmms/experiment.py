@@ -52,12 +52,14 @@ def prepare_images(
     device: torch.device | str = "cpu",
     workers: int = 0,
     limit_mb: float = 4000,
+    training: bool = True,
 ) -> Images:
     """Training and test images of a run, as features that are computed once where that can be.
 
     It can where the backbone is frozen and the features fit ``limit_mb`` (units of 10^6 bytes): of
     the test images, which are seen most often, and of the training images in what is then left.
-    What does not fit stays images. Without training there are no training features.
+    What does not fit stays images. Without ``training``, or with a model that has none, there are
+    no training features.
     """
     test = protocol_images(config, data)
     if config.train.backbone_lr > 0:
@@ -73,8 +75,8 @@ def prepare_images(
             description="test features", **shared,
         )  # fmt: skip
         images, limit_mb = images._replace(test=bank), limit_mb - needed
-    trained = config.model.name != "training_free"
-    if trained and bank_megabytes(data.train, backbone, **train_as) <= limit_mb:
+    training = training and config.model.name != "training_free"
+    if training and bank_megabytes(data.train, backbone, **train_as) <= limit_mb:
         bank = feature_bank(
             data.train, backbone, description="train features", **train_as, **shared
         )

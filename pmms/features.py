@@ -8,7 +8,7 @@ a number of VIEWS of each image, the plain one and some random crops and flips.
 import hashlib
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -150,13 +150,12 @@ class FeatureBank:
         return self.features[index, view].float(), torch.stack(masks)
 
     def _mask(self, image: int, view: int, class_id: int) -> Tensor:
-        """Mask (H, W) of one class, uint8; an object lost in ``labels`` keeps one pixel."""
-        mask = class_mask(self.labels[image, view], class_id)
-        if view == 0 and self.sizes is not None and not (mask == 1).any():
-            whole = class_mask(self.label_map(image), class_id)
-            transform = EvalTransform(self.size, keep_aspect=self.keep_aspect)
-            mask = transform(torch.zeros(3, *whole.shape, dtype=torch.uint8), whole)[1]
-        return mask
+        """Mask (H, W) of one class, uint8."""
+        labels = self.labels[image, view]
+        if view or self.sizes is None:
+            return class_mask(labels, class_id)
+        transform = EvalTransform(self.size, keep_aspect=self.keep_aspect)
+        return kept_mask(labels, class_id, transform, whole=lambda: self.label_map(image))
 
     def _view(self, image: int, class_id: int, rng: random.Random | None) -> int:
         if rng is None or self.labels.shape[1] == 1:
@@ -166,6 +165,18 @@ class FeatureBank:
         area = self._areas[class_id][image]
         good = (area >= VISIBLE * area[0]).nonzero().flatten().tolist()
         return good[int(rng.random() * len(good))]
+
+
+def kept_mask(
+    labels: Tensor, class_id: int, transform: EvalTransform, *, whole: Callable[[], Tensor]
+) -> Tensor:
+    """Mask of one class in a label map that ``transform`` made, uint8 (S, S).
+
+    An object that the resize lost keeps one pixel. Only then ``whole`` is called, for the label map
+    at the image's own size.
+    """
+    mask = class_mask(labels, class_id)
+    return mask if (mask == 1).any() else transform.mask(class_mask(whole(), class_id))
 
 
 def feature_bank(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pmms.backbones import BACKBONES
+from pmms.checks import choice, expect
 from pmms.densities import KERNELS
 from pmms.heads import BlockStyle
 from pmms.seeding import INITS
@@ -65,7 +66,7 @@ class ModelConfig:
     aspp_dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        _choice("name", self.name, MODELS)
+        choice("name", self.name, MODELS)
         stages = 3 if self.name == "rpmms" else 1
         k = DEFAULT_K.get(self.name, (3,)) if self.k is None else self.k
         k = tuple(k) if isinstance(k, (list, tuple)) else (k,)
@@ -73,15 +74,15 @@ class ModelConfig:
         rates = tuple(rates) if isinstance(rates, (list, tuple)) else (rates,)
         object.__setattr__(self, "k", k)
         object.__setattr__(self, "aspp_rates", rates)
-        _choice("backbone", self.backbone, tuple(BACKBONES))
-        _choice("kernel", self.kernel, KERNELS)
-        _choice("init", self.init, INITS)
-        _choice("em_features", self.em_features, ("unit", "raw"))
-        _choice("prototype_scale", self.prototype_scale, ("feature", "unit"))
-        _choice("gradient", self.gradient, ("none", "means", "em"))
-        _choice("mask_partition", self.mask_partition, ("weights", "product"))
-        _choice("fusion", self.fusion, ("mean", "sum"))
-        _choice("prob_map_at", self.prob_map_at, ("fusion", "residual"))
+        choice("backbone", self.backbone, tuple(BACKBONES))
+        choice("kernel", self.kernel, KERNELS)
+        choice("init", self.init, INITS)
+        choice("em_features", self.em_features, ("unit", "raw"))
+        choice("prototype_scale", self.prototype_scale, ("feature", "unit"))
+        choice("gradient", self.gradient, ("none", "means", "em"))
+        choice("mask_partition", self.mask_partition, ("weights", "product"))
+        choice("fusion", self.fusion, ("mean", "sum"))
+        choice("prob_map_at", self.prob_map_at, ("fusion", "residual"))
         fits = len(k) == stages and all(_whole(n, least=1) for n in k)
         expect("k", k, f"{stages} whole number(s) >= 1", fits)
         if self.name in ("baseline", "no_support"):
@@ -122,13 +123,3 @@ def _whole(value: object, *, least: int) -> bool:
 
 def _positive(value: object) -> bool:
     return isinstance(value, (int, float)) and 0 < value < float("inf")
-
-
-def _choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    expect(option, value, f"one of {', '.join(choices)}", value in choices)
-
-
-def expect(option: str, value: object, expected: str, holds: bool) -> None:
-    """Raise ValueError, naming option, expectation and value, unless it holds."""
-    if not holds:
-        raise ValueError(f"{option} must be {expected}; got {value!r}")

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
+from pmms.checks import choice, expect
+
 Form = Literal["pascal", "coco"]
 
 _PRESET: Any = None
@@ -70,13 +72,13 @@ class Protocol:
     checkpoint: Literal["last"] = _PRESET
 
     def __post_init__(self) -> None:
-        _expect("name", self.name, "a name", isinstance(self.name, str) and bool(self.name.strip()))
+        expect("name", self.name, "a name", isinstance(self.name, str) and bool(self.name.strip()))
         near = self.name.strip().lower()
         if near in PRESETS and self.name != near:
             raise ValueError(f"name must be {near!r}, or unlike it; got {self.name!r}")
         if any(mark in self.name for mark in "()="):
             raise ValueError(f"name must be without brackets and '='; got {self.name!r}")
-        _choice("form", self.form, ("pascal", "coco"))
+        choice("form", self.form, ("pascal", "coco"))
         preset = _preset(self.name, self.form)
         for name, value in preset.items():
             if getattr(self, name) is _PRESET:
@@ -93,7 +95,7 @@ class Protocol:
                 )
         if self.resolution == "network":
             fits = self.query_mask == "resized"
-            _expect("query_mask", self.query_mask, "'resized' at resolution 'network'", fits)
+            expect("query_mask", self.query_mask, "'resized' at resolution 'network'", fits)
 
     @property
     def changes(self) -> dict[str, Any]:
@@ -130,16 +132,16 @@ class Protocol:
     def _check(self) -> None:
         for name in ("shots", "episodes"):
             value = getattr(self, name)
-            _expect(name, value, "a whole number of at least 1", _whole(value) and value >= 1)
+            expect(name, value, "a whole number of at least 1", _whole(value) and value >= 1)
         seeds = self.seeds
         fits = isinstance(seeds, tuple) and seeds and all(map(_whole, seeds))
-        _expect("seeds", seeds, "one or more different whole numbers",
+        expect("seeds", seeds, "one or more different whole numbers",
                 bool(fits) and len(set(seeds)) == len(seeds))  # fmt: skip
         fits = self.size is None or (_whole(self.size) and self.size >= 1)
-        _expect("size", self.size, "None or a whole number of at least 1", fits)
+        expect("size", self.size, "None or a whole number of at least 1", fits)
         for name, choices in CHOICES.items():
-            _choice(name, getattr(self, name), choices)
-        _expect("fb_iou", self.fb_iou, "True or False", isinstance(self.fb_iou, bool))
+            choice(name, getattr(self, name), choices)
+        expect("fb_iou", self.fb_iou, "True or False", isinstance(self.fb_iou, bool))
 
 
 FREE = ("episodes", "seeds", "size")
@@ -278,15 +280,6 @@ def _preset(name: str, form: str) -> dict[str, Any]:
 
 def _whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    _expect(name, value, " or ".join(map(repr, choices)), value in choices)
-
-
-def _expect(name: str, value: object, expected: str, holds: bool) -> None:
-    if not holds:
-        raise ValueError(f"{name} must be {expected}, got {value!r}")
 
 
 PROTOCOLS: dict[str, Protocol] = {name: Protocol(name=name) for name in PRESETS}

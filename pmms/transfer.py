@@ -1,6 +1,5 @@
 """A model that was trained on one set of images, tested on another."""
 
-from dataclasses import replace
 from pathlib import Path
 
 from pmms.config import RunConfig
@@ -42,9 +41,7 @@ def transfer_record(
         )
     watch = Stopwatch()
     data = load_data(tested.data, cache=cache)
-    # As a run without training: of the training images nothing is computed.
-    untrained = replace(tested, model=replace(tested.model, name="training_free", k=(1,)))
-    images = prepare_images(untrained, data, model.backbone, cache=cache)
+    images = prepare_images(tested, data, model.backbone, cache=cache, training=False)
     watch.lap("images")
     scores = {
         name: evaluate(

@@ -65,6 +65,10 @@ class EvalTransform:
         _check_pair(image, mask)
         return _fit(image, mask, self.size, keep_aspect=self.keep_aspect)
 
+    def mask(self, mask: Tensor) -> Tensor:
+        """What becomes of a mask, uint8 (H, W) to uint8 (S, S), whatever its image."""
+        return _fit_mask(mask, self.size, keep_aspect=self.keep_aspect)
+
     def content(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this height and width has in the output, in pixels."""
         return _content(height, width, self.size, keep_aspect=self.keep_aspect)
@@ -198,18 +202,23 @@ def _content(height: int, width: int, size: int, *, keep_aspect: bool) -> tuple[
 
 def _fit(image: Tensor, mask: Tensor, size: int, *, keep_aspect: bool) -> tuple[Tensor, Tensor]:
     """Both into a square of side ``size``; what they leave free is black, and void."""
-    height, width = _content(*mask.shape, size, keep_aspect=keep_aspect)
-    image, mask = _resize(image, mask, height=height, width=width)
-    padding = (0, size - width, 0, size - height)  # left, right, top, bottom
-    return F.pad(image, padding, value=0.0), F.pad(mask, padding, value=VOID)
+    inner = _content(*mask.shape, size, keep_aspect=keep_aspect)
+    image = TF.resize(image, [*inner], interpolation=InterpolationMode.BILINEAR, antialias=True)
+    image = _pad(TF.to_dtype(image, torch.float32, scale=True), size, value=0.0)
+    return image, _fit_mask(mask, size, keep_aspect=keep_aspect)
 
 
-def _resize(image: Tensor, mask: Tensor, *, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Both to (height, width); the image to float32 in [0, 1]."""
-    size = [height, width]
-    image = TF.resize(image, size, interpolation=InterpolationMode.BILINEAR, antialias=True)
-    small = TF.resize(mask[None], size, interpolation=InterpolationMode.NEAREST_EXACT)[0]
-    return TF.to_dtype(image, torch.float32, scale=True), _keep_tiny_foreground(mask, small)
+def _fit_mask(mask: Tensor, size: int, *, keep_aspect: bool) -> Tensor:
+    """The second half of :func:`_fit`."""
+    inner = _content(*mask.shape, size, keep_aspect=keep_aspect)
+    small = TF.resize(mask[None], [*inner], interpolation=InterpolationMode.NEAREST_EXACT)[0]
+    return _pad(_keep_tiny_foreground(mask, small), size, value=VOID)
+
+
+def _pad(image: Tensor, size: int, *, value: float) -> Tensor:
+    """Fill up to a square, at the bottom and at the right."""
+    height, width = image.shape[-2:]
+    return F.pad(image, (0, size - width, 0, size - height), value=value)
 
 
 def _keep_tiny_foreground(mask: Tensor, small: Tensor) -> Tensor:

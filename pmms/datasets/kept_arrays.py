@@ -2,7 +2,6 @@
 
 import hashlib
 import struct
-import threading
 import warnings
 import zipfile
 import zlib
@@ -14,7 +13,6 @@ import numpy as np
 from pmms.files import replacing
 
 STAMP = "stamp"
-_WRITING = threading.Lock()  # `replacing` names its file by the process, not by the thread
 # Damage in a zip's own fields may look like encryption, another compression or a huge array.
 _DAMAGED = (
     *(OSError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, struct.error),
@@ -41,7 +39,7 @@ def kept_arrays(cache: Path, stamp: str, build: Callable[[], Arrays], *, content
     if arrays is None:
         arrays = build()
         try:
-            with _WRITING, replacing(cache) as part, part.open("wb") as file:
+            with replacing(cache) as part, part.open("wb") as file:
                 np.savez_compressed(file, **{STAMP: np.array([stamp, *arrays])}, **arrays)
         except OSError as error:
             warnings.warn(
