@@ -164,13 +164,24 @@ def fitted(
 
 def class_ious(pairs: Sequence[Pair], histograms: np.ndarray, threshold: int) -> dict[int, float]:
     """IoU in percent of each class at ``THRESHOLDS[threshold]``, areas summed over its pairs."""
-    found = histograms[:, :, threshold + 1 :].sum(axis=2)
-    union = histograms[:, 0].sum(axis=1) + found[:, 1]
+    both, union = _areas(histograms, threshold)
     classes = np.array([pair.class_id for pair in pairs])
     return {
-        int(c): float(100 * found[classes == c, 0].sum() / union[classes == c].sum())
+        int(c): float(100 * both[classes == c].sum() / union[classes == c].sum())
         for c in np.unique(classes)
     }
+
+
+def pair_ious(histograms: np.ndarray, threshold: int) -> np.ndarray:
+    """IoU in percent of each pair at ``THRESHOLDS[threshold]``, (pairs,)."""
+    both, union = _areas(histograms, threshold)
+    return 100 * both / union
+
+
+def _areas(histograms: np.ndarray, threshold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection and union of object and decision of each pair, in pixels."""
+    found = histograms[:, :, threshold + 1 :].sum(axis=2)
+    return found[:, 0], histograms[:, 0].sum(axis=1) + found[:, 1]
 
 
 def threshold_curve(pairs: Sequence[Pair], histograms: np.ndarray) -> np.ndarray:
@@ -208,6 +219,19 @@ def separation(histograms: np.ndarray) -> np.ndarray:
     total = of_object.sum(axis=1) * of_rest.sum(axis=1)
     right = (of_object * below).sum(axis=1)
     return np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+
+
+def mean_and_interval(
+    values: Sequence[float] | np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> dict[str, float]:
+    """Mean with its 95 % percentile bootstrap interval: {"mean", "low", "high", "n"}.
+
+    Give it one value a class: the classes are what is drawn anew.
+    """
+    array = np.asarray(values, dtype=float)
+    drawn = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
+    low, high = np.percentile(array[drawn].mean(axis=1), [2.5, 97.5])
+    return {"mean": float(array.mean()), "low": float(low), "high": float(high), "n": len(array)}
 
 
 def _images_of_class(bank: FeatureBank) -> dict[int, list[int]]:

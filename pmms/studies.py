@@ -11,11 +11,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from pmms.features import FeatureBank
+from pmms.likelihoods import likelihood_gains
 from pmms.margins import (
     THRESHOLDS,
     ZERO,
@@ -23,14 +21,14 @@ from pmms.margins import (
     calibrated_ious,
     class_ious,
     margin_histograms,
+    mean_and_interval,
     object_share,
     other_image_pairs,
+    pair_ious,
     same_image_pairs,
     separation,
     threshold_curve,
-    unit_samples,
 )
-from pmms.prototypes import PrototypeMixture, Samples
 from pmms.results import RunRecord, environment, peak_memory_mb, record_name
 
 AREAS = (0.0, 1 / 64, 0.05, 0.1, 0.25, 1.0)
@@ -155,19 +153,6 @@ def study_record(
     )
 
 
-def mean_and_interval(
-    values: Sequence[float] | np.ndarray, *, resamples: int = 2000, seed: int = 0
-) -> dict[str, float]:
-    """Mean with its 95 % percentile bootstrap interval: {"mean", "low", "high", "n"}.
-
-    Give it one value a class: the classes are what is drawn anew.
-    """
-    array = np.asarray(values, dtype=float)
-    drawn = np.random.default_rng(seed).integers(len(array), size=(resamples, len(array)))
-    low, high = np.percentile(array[drawn].mean(axis=1), [2.5, 97.5])
-    return {"mean": float(array.mean()), "low": float(low), "high": float(high), "n": len(array)}
-
-
 def comparison(
     pairs: Sequence[Pair], histograms: np.ndarray, reference: np.ndarray
 ) -> dict[str, Any]:
@@ -204,70 +189,6 @@ def comparison(
     return result | {"best_threshold": float(THRESHOLDS[best])}
 
 
-def likelihood_gains(
-    bank: FeatureBank,
-    pairs: Sequence[Pair],
-    *,
-    ks: Sequence[int],
-    kappa: float = 20.0,
-    least_cells: int = 12,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """Log-likelihood of held-out features: does a mixture describe more than what it was fitted to?
-
-    The feature cells of one side of the support are split at random. A mixture fitted to one half
-    is tested on that half ("fitted"), on the other half ("same image") and on the same side of the
-    query image ("other image"). A cell belongs to the object if the class covers more than half of
-    it, and to the rest if it covers none.
-
-    Args:
-        bank: features and label maps.
-        pairs: support and query; those with fewer than ``least_cells`` cells are left out.
-        ks: numbers of prototypes; the first is what the others are compared with.
-        kappa: concentration.
-        least_cells: of each side, in support and query.
-        seed: of the halves.
-
-    Returns:
-        side ("object" or "rest") -> "nats", the mean log-sum of the first K by place, in nats a
-        cell, and "gain": K -> place -> :func:`mean_and_interval` of the gain over the first K. The
-        unit of the interval is the pair. A side without pairs is left out.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    rows: dict[str, list[list[list[float]]]] = {"object": [], "rest": []}
-    for pair in pairs:
-        of_support = _cells(bank, pair.support, pair.class_id)
-        of_query = _cells(bank, pair.query, pair.class_id)
-        for side in rows:
-            cells, others = of_support[side], of_query[side]
-            if min(len(cells), len(others)) < least_cells:
-                continue
-            shuffled = cells[torch.randperm(len(cells), generator=generator)]
-            half = len(cells) // 2
-            places = (shuffled[:half], shuffled[half:], others)
-            row = []
-            for k in ks:
-                mixture = PrototypeMixture(cells.shape[1], k, kappa=kappa)
-                means = F.normalize(mixture(Samples(places[0][None], None))[0], dim=1)
-                row.append([_log_sum(place, means, kappa) for place in places])
-            rows[side].append(row)
-    names = ("fitted", "same image", "other image")
-    result: dict[str, dict[str, Any]] = {}
-    for side, values in rows.items():
-        if not values:
-            continue
-        table = np.array(values)  # (pairs, ks, places)
-        gains = table[:, 1:] - table[:, :1]
-        result[side] = {
-            "nats": dict(zip(names, table[:, 0].mean(axis=0).tolist(), strict=True)),
-            "gain": {
-                str(k): {name: mean_and_interval(gains[:, n, p]) for p, name in enumerate(names)}
-                for n, k in enumerate(ks[1:])
-            },
-        }
-    return result
-
-
 def _by_k(bank: FeatureBank, pairs: Sequence[Pair], settings: StudySettings) -> dict[str, Any]:
     """:func:`comparison` of each K with the first."""
     histograms = {
@@ -283,9 +204,9 @@ def _by_area(
 ) -> list[dict[str, Any]]:
     """Gain in a pair's own IoU by the object's share of the query; the unit is the pair."""
     shares = np.array([object_share(bank, pair.query, pair.class_id) for pair in pairs])
-    at_zero = {k: _pair_ious(one, ZERO) for k, one in histograms.items()}
+    at_zero = {k: pair_ious(one, ZERO) for k, one in histograms.items()}
     best = {
-        k: _pair_ious(one, int(threshold_curve(pairs, one).argmax()))
+        k: pair_ious(one, int(threshold_curve(pairs, one).argmax()))
         for k, one in histograms.items()
     }
     first = next(iter(histograms))
@@ -308,25 +229,3 @@ def _by_area(
             },
         })  # fmt: skip
     return rows
-
-
-def _pair_ious(histograms: np.ndarray, threshold: int) -> np.ndarray:
-    found = histograms[:, :, threshold + 1 :].sum(axis=2)
-    union = histograms[:, 0].sum(axis=1) + found[:, 1]
-    return 100 * found[:, 0] / union
-
-
-def _cells(bank: FeatureBank, image: int, class_id: int) -> dict[str, Tensor]:
-    """Unit features of the cells that belong clearly to the object, and of those without it."""
-    (features, weights), _ = unit_samples(bank, [(class_id, image, 0)])
-    assert weights is not None
-    return {
-        "object": features[0][weights[0] > 0.5],
-        "rest": features[0][weights[0] == 0],
-    }
-
-
-def _log_sum(cells: Tensor, means: Tensor, kappa: float) -> float:
-    """Mean over cells of log (1/K sum_k exp(kappa cos)): Eq. 1 but for the normaliser."""
-    scores = (kappa * cells @ means.T).logsumexp(dim=1) - np.log(len(means))
-    return float(scores.mean())

@@ -19,6 +19,7 @@ from pmms.datasets.coco import CocoInstances
 from pmms.evaluation import evaluate
 from pmms.experiment import new_model
 from pmms.features import FeatureBank, feature_bank
+from pmms.likelihoods import likelihood_gains
 from pmms.margins import (
     THRESHOLDS,
     ZERO,
@@ -26,6 +27,7 @@ from pmms.margins import (
     calibrated_ious,
     class_ious,
     margin_histograms,
+    mean_and_interval,
     object_share,
     other_image_pairs,
     same_image_pairs,
@@ -35,14 +37,7 @@ from pmms.margins import (
 from pmms.metrics import episode_counts
 from pmms.models import build_model
 from pmms.results import load_record
-from pmms.studies import (
-    StudySettings,
-    comparison,
-    likelihood_gains,
-    mean_and_interval,
-    prototype_study,
-    study_record,
-)
+from pmms.studies import StudySettings, comparison, prototype_study, study_record
 from pmms.transfer import transfer_record
 
 STUDIES = sorted((Path(__file__).parents[1] / "results" / "studies").glob("*.json"))
