@@ -12,20 +12,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from pmms.features import weights_digest
 from pmms.files import write_atomically
 from pmms.model_config import ModelConfig
 from pmms.models import FewShotSegmenter, build_model
 
 FORMAT = "pmms-model-1"
+BACKBONE = "backbone."
 
 
-def save_model(model: FewShotSegmenter, path: Path | str, *, size: int, **notes: Any) -> Path:
-    """Write a model with its backbone, atomically.
+def save_model(
+    model: FewShotSegmenter, path: Path | str, *, size: int, backbone: bool = True, **notes: Any
+) -> Path:
+    """Write a model, atomically.
 
     Args:
         model: any model of this package.
         path: ends in ".safetensors".
         size: side in pixels that its images are resized to.
+        backbone: False leaves the backbone out, for one that was frozen with its ImageNet weights:
+            a small file, which names them by a hash.
         notes: JSON values to keep beside it, for example the parameters of the run.
 
     Raises:
@@ -34,8 +40,14 @@ def save_model(model: FewShotSegmenter, path: Path | str, *, size: int, **notes:
     path = Path(path)
     if path.suffix != ".safetensors":
         raise ValueError(f"a model file ends in .safetensors, got {path.name!r}")
-    tensors = {n: v.detach().cpu().contiguous() for n, v in model.state_dict().items()}
+    tensors = {
+        name: value.detach().cpu().contiguous()
+        for name, value in model.state_dict().items()
+        if backbone or not name.startswith(BACKBONE)
+    }
     texts = {"model": asdict(model.config), "size": size, "notes": notes}
+    if not backbone:
+        texts["backbone"] = weights_digest(model.backbone)
     metadata = {"format": FORMAT, **{key: json.dumps(text) for key, text in texts.items()}}
     write_atomically(path, save(tensors, metadata))
     return path
@@ -46,7 +58,9 @@ def load_model(path: Path | str) -> tuple[FewShotSegmenter, int]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, or no model file of this package.
+        ValueError: if it is damaged, no model file of this package, or was trained on another
+            backbone than the ImageNet weights that are here.
+        RuntimeError: if those must be downloaded and cannot be.
     """
     path = Path(path)
     if not path.is_file():
@@ -65,14 +79,23 @@ def load_model(path: Path | str) -> tuple[FewShotSegmenter, int]:
     try:
         options = asdict(ModelConfig(**json.loads(metadata["model"])))
         size = int(json.loads(metadata["size"]))
+        backbone = json.loads(metadata.get("backbone", "null"))
         # The first weights are drawn, and then replaced; the caller's generator stays as it is.
         with torch.random.fork_rng(devices=[]):
-            model = build_model(options.pop("name"), weights=None, **options)
+            weights = None if backbone is None else "imagenet"
+            model = build_model(options.pop("name"), weights=weights, **options)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} holds a configuration that this package does not know ({error}); it may come "
             "from another version"
         ) from error
+    if backbone is not None:
+        if weights_digest(model.backbone) != backbone:
+            raise ValueError(
+                f"{path} was trained on other weights of {model.config.backbone} than those that "
+                "are installed; train it anew"
+            )
+        tensors |= {BACKBONE + name: v for name, v in model.backbone.state_dict().items()}
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

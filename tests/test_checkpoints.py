@@ -64,6 +64,25 @@ def test_a_real_backbone_comes_back(tmp_path: Path) -> None:
     assert torch.equal(one.logits, other.logits)
 
 
+def test_a_frozen_backbone_may_be_left_out(tmp_path: Path) -> None:
+    model = build_model("pmms", backbone="efficientnet_lite0", width=8, norm="group").eval()
+    path = save_model(model, tmp_path / "m.safetensors", size=64, backbone=False)
+    with safe_open(path, framework="pt") as file:
+        assert not any(name.startswith("backbone.") for name in file.keys())  # noqa: SIM118
+    loaded, _ = load_model(path)
+    support, mask, query = episode()
+    with torch.inference_mode():
+        one, other = model(support, mask, query), loaded(support, mask, query)
+    assert torch.equal(one.logits, other.logits)
+
+
+def test_a_backbone_left_out_must_be_the_one_that_is_installed(tmp_path: Path) -> None:
+    model = build_model("pmms", backbone="efficientnet_lite0", weights=None, width=8).eval()
+    path = save_model(model, tmp_path / "m.safetensors", size=64, backbone=False)
+    with pytest.raises(ValueError, match="trained on other weights of efficientnet_lite0"):
+        load_model(path)
+
+
 def test_a_file_holds_tensors_and_text_only(tmp_path: Path) -> None:
     path = save_model(tiny_model(), tmp_path / "m.safetensors", size=32, parameters={"k": [3]})
     with pytest.raises(pickle.UnpicklingError):
