@@ -11,7 +11,7 @@ PYTHON = python3
 TORCH_INDEX =
 WORKERS = 2
 
-EXTRAS = book,test
+EXTRAS = book,test,scale
 
 # Modules are run by the interpreter of the environment: its scripts break where a path has spaces.
 ifeq ($(strip $(VENV)),)
