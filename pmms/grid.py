@@ -1,0 +1,89 @@
+"""Every table of the book, declared once: which runs it is made of, and what is compared.
+
+A table is a list of rows; a row is one setting, run on every fold with every seed. A run is known
+by the name of its record, ``pmms.run_config(profile, **parameters).name``, so tables that need the
+same run share it. The profile "mini" is PartsVOC with EfficientNet-Lite0, "paper" is Pascal-5i and
+COCO-20i with ResNet-50 and VGG16. The rows themselves stand in :mod:`pmms.grid_tables`.
+"""
+
+from collections.abc import Iterable, Mapping
+from itertools import product
+from typing import Any
+
+from pmms.checks import choice
+from pmms.config import PROFILES
+from pmms.grid_rows import Row, Table
+from pmms.grid_tables import MINI_ITERATIONS, mini_tables, paper_tables
+
+__all__ = ["MINI_ITERATIONS", "Row", "Table", "runs", "tables"]
+
+
+def tables(profile: str, *, protocol: str = "ours", root: str = "data") -> dict[str, Table]:
+    """All tables of a profile by name, in the order of the book.
+
+    Args:
+        profile: "mini" or "paper".
+        protocol: of the paper profile, see :mod:`pmms.protocols`; training lists and masks follow
+            it. The mini profile has "ours" alone.
+        root: folder that ``python -m pmms prepare`` filled; of the paper profile.
+
+    Raises:
+        ValueError: an unknown profile, or a protocol that the profile does not have.
+    """
+    choice("profile", profile, tuple(PROFILES))
+    if profile == "mini":
+        choice("protocol", protocol, ("ours",))
+        found = mini_tables()
+    else:
+        found = paper_tables(protocol, root)
+    return {table.name: table for table in found}
+
+
+def runs(
+    profile: str, names: Iterable[str] | None = None, *, protocol: str = "ours", root: str = "data"
+) -> dict[str, dict[str, Any]]:
+    """Name of the record -> parameters of the run, as :func:`pmms.run_config` takes them.
+
+    A run that several tables share stands once. The order is that of importance: Table 1 seed by
+    seed, then what needs no training, then the paper's other tables, then what goes beyond it.
+
+    Args:
+        profile: "mini" or "paper".
+        names: of tables; None takes all whose records the sweep makes.
+        protocol, root: see :func:`tables`.
+
+    Raises:
+        ValueError: an unknown table, or as :func:`tables`.
+    """
+    every = tables(profile, protocol=protocol, root=root)
+    wanted = list(every) if names is None else list(names)
+    for name in wanted:
+        choice("table", name, tuple(every))
+    found: dict[str, dict[str, Any]] = {}
+    for table in sorted((every[name] for name in wanted), key=_urgency):
+        if table.folder:
+            continue
+        seeds = sorted({seed for row in table.rows for seed, _ in table.cells(row)})
+        for seed, fold, row in product(seeds, table.folds, table.rows):
+            if (seed, fold) in table.cells(row):
+                name = table.config(profile, row, seed, fold).name
+                found.setdefault(name, _short(profile, table.parameters(row, seed, fold)))
+    return found
+
+
+FIRST = ("table-1", "controls", "free-", "table-3", "table-2", "table-")
+
+
+def _urgency(table: Table) -> int:
+    order = [n for n, start in enumerate(FIRST) if table.name.startswith(start)]
+    return order[0] if order else len(FIRST)
+
+
+def _short(profile: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters without those that the profile has anyway; model, fold and seed stay."""
+    kept = ("model", "fold", "seed")
+    return {
+        name: value
+        for name, value in parameters.items()
+        if name in kept or name not in PROFILES[profile] or PROFILES[profile][name] != value
+    }

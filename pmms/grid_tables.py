@@ -1,0 +1,375 @@
+"""The tables that :mod:`pmms.grid` gives out: their rows, settings and notes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pmms import paper
+from pmms.grid_rows import Row, Table
+
+MINI_ITERATIONS = 600
+"""Training steps of every trained run of the mini profile."""
+
+LABELS = {"baseline": "baseline", "pmms_plus": "PMMs+", "pmms": "PMMs", "rpmms": "RPMMs"}
+METHODS = tuple(LABELS)
+PASCAL = "Pascal-5i"
+KAPPAS = (5.0, 10.0, 20.0, 40.0, 80.0)
+STEPS = (1, 3, 10, 30)
+DEFAULT = " (default)"
+
+
+def mini_tables() -> list[Table]:
+    """All tables on PartsVOC, and those of earlier records on photographs."""
+    trained = {"iterations": MINI_ITERATIONS}
+    found = [
+        _table_1(trained, seeds=5),
+        _controls(trained, seeds=5),
+        _table_2(trained, seeds=3),
+        _table_3(trained, seeds=3),
+        _mini_shots(4, trained, seeds=5),
+        _mini_shots(5, trained, seeds=3),
+        _not_here(1),
+        _not_here(5),
+    ]
+    found += training_free({}, seeds=5)
+    found += beyond(trained, MINI_DEVIATIONS)
+    return [*found, *photographs()]
+
+
+def paper_tables(protocol: str, root: str) -> list[Table]:
+    """All tables on Pascal-5i and COCO-20i, one seed each."""
+    pascal, coco = _pascal(protocol, root), _coco(protocol, root)
+    found = [
+        _table_1(pascal, seeds=1),
+        _controls(pascal, seeds=1),
+        _table_2(pascal, seeds=1),
+        _table_3(pascal, seeds=1),
+        _paper_shots(4, pascal),
+        _paper_shots(5, pascal),
+        _table_6(1, coco),
+        _table_6(5, coco),
+    ]
+    found += training_free(pascal, seeds=5)
+    return found + beyond(pascal, PAPER_DEVIATIONS)
+
+
+def _pascal(protocol: str, root: str) -> dict[str, Any]:
+    lists = {"train_lists": "authors"} if protocol == "authors" else {"train_split": "train_aug"}
+    return {"root": f"{root}/pascal", "protocol": protocol, **lists}
+
+
+def _coco(protocol: str, root: str) -> dict[str, Any]:
+    settings = {"dataset": "coco", "root": f"{root}/coco", "protocol": protocol}
+    if protocol == "authors":
+        return settings | {"masks": "first_polygon", "keep_novel": True}
+    return settings | ({} if protocol == "ours" else {"year": 2014})
+
+
+def _table_1(shared: Mapping[str, Any], *, seeds: int) -> Table:
+    names = dict(zip(METHODS, paper.TABLE_1.rows, strict=True))
+    return Table(
+        name="table-1",
+        title="Table 1. Baseline, PMMs+, PMMs, RPMMs",
+        header="model",
+        rows=tuple(
+            Row(label=LABELS[m], parameters={"model": m}, paper=paper_row(1, names[m]))
+            for m in METHODS
+        ),
+        shared=shared,
+        against="baseline",
+        seeds=tuple(range(seeds)),
+        paper_setting=f"{PASCAL}, ResNet-50",
+        notes=(
+            "PMMs+ is P-Match with K = 3, PMMs adds P-Conv, RPMMs stacks three stages of K = 1, 3 "
+            "and 6.",
+            "The paper's Table 4 gives PMMs 55.22 where its Table 1 gives 55.27.",
+        ),
+    )
+
+
+def _controls(shared: Mapping[str, Any], *, seeds: int) -> Table:
+    pmms = {"model": "pmms"}
+    rows = (
+        Row(label="PMMs", parameters=pmms),
+        Row(label="PMMs, wrong support", parameters=pmms, entry="wrong_support"),
+        Row(label="PMMs, untrained", parameters=pmms, entry="untrained"),
+        Row(label="trained without support", parameters={"model": "no_support"}, seeds=(0,)),
+        Row(label="everything foreground", parameters=pmms, entry="everything", seeds=(0,)),
+        Row(label="true mask of all objects", parameters=pmms, entry="all_objects", seeds=(0,)),
+        Row(label="PMMs, classes of training", parameters=pmms, entry="seen_classes", paired=False),
+    )
+    if shared.get("protocol") == "authors":  # whose lists have no classes of training
+        rows = rows[:-1]
+    return Table(
+        name="controls",
+        title="Controls: what a number would be without the thing that it measures",
+        header="what",
+        rows=rows,
+        shared=shared,
+        against="PMMs",
+        seeds=tuple(range(seeds)),
+        first_episodes=True,
+        notes=(
+            "All on the episodes of the first episode seed alone, so the first row differs a "
+            "little from the one in Table 1.",
+            "Wrong support: the support shows another class than the one asked for. The last row "
+            "is on classes seen in training, with other episodes."
+            if rows[-1].entry == "seen_classes"
+            else "Wrong support: the support shows another class than the one asked for.",
+        ),
+    )
+
+
+def _table_2(shared: Mapping[str, Any], *, seeds: int) -> Table:
+    return Table(
+        name="table-2",
+        title="Table 2. Number of prototypes K",
+        header="K",
+        rows=tuple(
+            Row(label=f"K = {k}", parameters={"k": k}, paper=paper_row(2, f"{k}"))
+            for k in range(1, 6)
+        ),
+        shared={**shared, "model": "pmms_plus"},
+        against="K = 1",
+        seeds=tuple(range(seeds)),
+        paper_setting=f"{PASCAL}, ResNet-50",
+        notes=("Of PMMs+, P-Match without P-Conv, as in the paper.",),
+    )
+
+
+def _table_3(shared: Mapping[str, Any], *, seeds: int) -> Table:
+    return Table(
+        name="table-3",
+        title="Table 3. Kernel of the mixture",
+        header="kernel",
+        rows=(
+            Row(
+                label="Gaussian", parameters={"kernel": "gaussian"}, paper=paper_row(3, "Gaussian")
+            ),
+            Row(label="vMF", parameters={"kernel": "vmf"}, paper=paper_row(3, "VMF")),
+        ),
+        shared={**shared, "model": "pmms_plus"},
+        against="Gaussian",
+        seeds=tuple(range(seeds)),
+        paper_setting=f"{PASCAL}, ResNet-50",
+        notes=("Of PMMs+ with K = 3, as in the paper. EM sees features of unit length.",),
+    )
+
+
+def paper_row(number: int, row: str) -> dict[str, float]:
+    """The paper's values of a row of Table ``number``; see :class:`pmms.paper.PaperTable`."""
+    return paper.TABLES[number].values(row)
+
+
+def _published(number: int, *, group: str = "") -> tuple[Row, ...]:
+    """Rows of other work that the paper quotes."""
+    return tuple(
+        Row(label=row, parameters=None, paper=paper_row(number, row))
+        for row in paper.TABLES[number].other_work
+        if row.startswith(group)
+    )
+
+
+def _shots(number: int) -> int:
+    return {4: 1, 5: 5}[number]
+
+
+def _mini_shots(number: int, shared: Mapping[str, Any], *, seeds: int) -> Table:
+    rows = [Row(label="baseline", parameters={"model": "baseline"})]
+    for model in ("pmms", "rpmms"):
+        of_paper = paper_row(number, f"Resnet50, {LABELS[model]}")
+        rows.append(Row(label=LABELS[model], parameters={"model": model}, paper=of_paper))
+    shots = _shots(number)
+    notes = ["The same runs as in Table 1."] if shots == 1 else ["Trained as for 1-shot."]
+    return Table(
+        name=f"table-{number}",
+        title=f"Table {number}. {shots}-shot with EfficientNet-Lite0",
+        header="model",
+        rows=(*rows, *_published(number)),
+        shared={**shared, "shots": shots},
+        against="baseline",
+        seeds=tuple(range(seeds)),
+        paper_setting=f"{PASCAL}, ResNet-50",
+        notes=(*notes, "VGG16 and ResNet-50 belong to the paper profile."),
+    )
+
+
+def _paper_shots(number: int, shared: Mapping[str, Any]) -> Table:
+    rows = []
+    for backbone, name in (("vgg16", "VGG16"), ("resnet50", "Resnet50")):
+        for model in ("baseline", "pmms", "rpmms"):
+            row = f"{name}, {LABELS[model]}"
+            of_paper = paper_row(number, row) if row in paper.TABLES[number].rows else {}
+            parameters = {"model": model, "backbone": backbone}
+            rows.append(Row(label=row, parameters=parameters, paper=of_paper))
+    return Table(
+        name=f"table-{number}",
+        title=f"Table {number}. {_shots(number)}-shot on {PASCAL}",
+        header="backbone, model",
+        rows=(*rows, *_published(number)),
+        shared={**shared, "shots": _shots(number)},
+        against="Resnet50, baseline",
+        paper_setting=PASCAL,
+        notes=("The paper has no VGG16 baseline and no VGG16 PMMs.",),
+    )
+
+
+def _table_6(shots: int, shared: Mapping[str, Any]) -> Table:
+    group = f"{shots}-shot"
+    rows = [
+        Row(
+            label=LABELS[model],
+            parameters={"model": model},
+            paper=paper_row(6, f"{group}, {LABELS[model].replace('base', 'Base')}"),
+        )
+        for model in ("baseline", "pmms", "rpmms")
+    ]
+    return Table(
+        name=f"table-6-{group}",
+        title=f"Table 6. {group} on COCO-20i",
+        header="model",
+        rows=(*rows, *_published(6, group=group)),
+        shared={**shared, "shots": shots},
+        against="baseline",
+        paper_setting="COCO-20i, ResNet-50; FWB with ResNet-101",
+    )
+
+
+def _not_here(shots: int) -> Table:
+    """Table 6 in the mini profile: the paper's numbers alone."""
+    group = f"{shots}-shot"
+    rows = tuple(
+        Row(label=row.removeprefix(f"{group}, "), parameters=None, paper=paper_row(6, row))
+        for row in paper.TABLE_6.rows
+        if row.startswith(group)
+    )
+    return Table(
+        name=f"table-6-{group}",
+        title=f"Table 6. {group} on COCO-20i",
+        header="model",
+        rows=rows,
+        against="Baseline",
+        paper_setting="COCO-20i, ResNet-50; FWB with ResNet-101",
+        notes=("Needs COCO, so it is run in the paper profile: `make tables PROFILE=paper`.",),
+    )
+
+
+def training_free(shared: Mapping[str, Any], *, seeds: int) -> list[Table]:
+    """Tables of the model that learns nothing: a minute a run, many starts of EM."""
+    note = "Nothing is trained: P-Conv on the backbone's features. The seed is the start of EM."
+
+    def table(name: str, title: str, header: str, rows: list[Row], against: str) -> Table:
+        return Table(
+            name=f"free-{name}",
+            title=f"Without training: {title}",
+            header=header,
+            rows=tuple(rows),
+            shared={**shared, "model": "training_free"},
+            against=against,
+            seeds=tuple(range(seeds)),
+            seed_name="em_seed",
+            notes=(note,) if name == "k" else (note, "K = 3."),
+        )
+
+    return [
+        table("k", "number of prototypes K", "K",
+              [Row(label=f"K = {k}", parameters={"k": k}) for k in range(1, 6)], "K = 1"),
+        table("kernel", "kernel", "kernel",
+              [Row(label=name, parameters={"kernel": kernel})
+               for name, kernel in (("Gaussian", "gaussian"), ("vMF", "vmf"))], "Gaussian"),
+        table("kappa", "concentration", "κ", _kappa_rows(), f"κ = 20{DEFAULT}"),
+        table("init", "start of EM", "start", _init_rows(), f"random{DEFAULT}"),
+    ]  # fmt: skip
+
+
+def _kappa_rows() -> list[Row]:
+    return [
+        Row(label=f"κ = {kappa:g}{DEFAULT * (kappa == 20)}", parameters={"kappa": kappa})
+        for kappa in KAPPAS
+    ]
+
+
+def _init_rows() -> list[Row]:
+    return [
+        Row(label=f"random{DEFAULT}", parameters={"init": "random"}),
+        Row(label="k-means++", parameters={"init": "kmeans++"}),
+    ]
+
+
+MINI_DEVIATIONS: dict[str, dict[str, Any]] = {
+    "EM on features of any length": {"em_features": "raw"},
+    "means of unit length": {"prototype_scale": "unit"},
+    "masked-out features stay in EM": {"mask_partition": "product"},
+    "no gradient through EM and P-Conv": {"gradient": "none"},
+    "sum over K, not mean": {"fusion": "sum"},
+    "probability map to the residual block": {"prob_map_at": "residual"},
+    "P-Conv with plain products": {"p_conv_kappa": None},
+    "batch normalisation": {"norm": "batch"},
+    "void as background in training": {"train_void": "background"},
+}
+"""What the authors' code does otherwise than the paper says, or than the mini profile does."""
+
+PAPER_DEVIATIONS: dict[str, dict[str, Any]] = {
+    name: change
+    for name, change in MINI_DEVIATIONS.items()
+    if name not in ("P-Conv with plain products", "batch normalisation")  # the profile has them
+} | {"stride in the 1x1 convolution": {"backbone_options": {"stride_in_1x1": True}}}
+
+
+def beyond(shared: Mapping[str, Any], deviations: Mapping[str, Mapping[str, Any]]) -> list[Table]:
+    """Tables that the paper does not have, of PMMs with K = 3, one seed."""
+    every: dict[str, Any] = {}
+    for change in deviations.values():
+        every |= change
+
+    def table(name: str, title: str, header: str, rows: list[Row], against: str) -> Table:
+        return Table(
+            name=name, title=title, header=header, rows=tuple(rows),
+            shared={**shared, "model": "pmms"}, against=against, notes=("Of PMMs with K = 3.",),
+        )  # fmt: skip
+
+    as_paper = "as in this book"
+    changed = [Row(label=name, parameters=change) for name, change in deviations.items()]
+    return [
+        table("kappa", "Concentration", "κ", _kappa_rows(), f"κ = 20{DEFAULT}"),
+        table("em-iterations", "Steps of EM", "steps",
+              [Row(label=f"{n}{DEFAULT * (n == 10)}", parameters={"em_iterations": n})
+               for n in STEPS], f"10{DEFAULT}"),
+        table("init", "Start of EM", "start", _init_rows(), f"random{DEFAULT}"),
+        table("em-features", "Length of the features in EM", "features in EM",
+              [Row(label=f"unit length{DEFAULT}", parameters={"em_features": "unit"}),
+               Row(label="as they are", parameters={"em_features": "raw"})],
+              f"unit length{DEFAULT}"),
+        table("gradient", "Gradient through EM", "gradient through",
+              [Row(label="nothing", parameters={"gradient": "none"}),
+               Row(label=f"the last means{DEFAULT}", parameters={"gradient": "means"}),
+               Row(label="all of EM", parameters={"gradient": "em"})],
+              f"the last means{DEFAULT}"),
+        table("deviations", "The authors' code: each deviation alone, and all of them", "change",
+              [Row(label=as_paper), *changed, Row(label="all of the above", parameters=every)],
+              as_paper),
+    ]  # fmt: skip
+
+
+def photographs() -> list[Table]:
+    """Tables of the records on COCO128: 128 photographs, nothing trained."""
+    shared = {
+        "dataset": "coco", "root": "data/coco128", "test_split": "train", "min_images": 2,
+        "test_size": 320, "episode_seeds": [0, 1, 2], "model": "training_free",
+    }  # fmt: skip
+    return [
+        Table(
+            name=f"photos-{shots}-shot",
+            title=f"Without training, on photographs of COCO128: {shots}-shot",
+            header="K",
+            rows=tuple(Row(label=f"K = {k}", parameters={"k": k}) for k in ks),
+            shared={**shared, "shots": shots, "episodes": episodes},
+            against="K = 1",
+            seed_name="em_seed",
+            folder="coco128",
+            notes=(
+                "128 photographs are few: a fold has some dozen images, and its classes are those "
+                "with two or more of them. Chapter 08 says why more prototypes help so little.",
+            ),
+        )
+        for shots, episodes, ks in ((1, 100, (1, 3, 5)), (5, 30, (1, 3)))
+    ]
