@@ -1,0 +1,295 @@
+"""Statistics of the runs of a table: means, intervals, paired differences.
+
+All scores are mIoU in percent.
+
+- A *fold's* score is the mean over seeds; the *mean* is that of the folds. Seeds that lack a fold
+  are left out as long as one seed has all of them.
+- The interval of the mean is a 95 % t interval over the seeds: each seed gives one number, its
+  mean over folds. It says what another training seed would have given. With one seed there is no
+  such thing; the interval is then over episodes, from the records' bootstrap intervals, taken as
+  normal and independent between folds, and it is labelled so.
+- A *difference* is paired: the same fold, the same seed, the same episodes. Its 95 % t interval is
+  over all pairs, so it covers the change from fold to fold as well as that from seed to seed.
+  Intervals are not corrected for the number of rows.
+- Rows under different protocols, or tested on different images, do not get into one table.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from scipy import stats
+
+from pmms.data import DataConfig
+from pmms.grid import tables
+from pmms.grid_rows import Row, Table
+from pmms.protocols import Protocol
+from pmms.results import RunRecord, load_record
+
+CONFIDENCE = 0.95
+FAILED = "failed"
+"""Folder of the records of failed runs, below that of results."""
+
+TEST_DATA = (
+    "dataset", "validation", "test_split", "labels", "test_images", "test_size", "classes",
+    "layout", "masks", "min_area", "min_images", "max_images", "year",
+)  # fmt: skip
+"""Parameters that, with fold and protocol, decide the test episodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A 95 % interval: ends, what it is over, and how many of them."""
+
+    low: float
+    high: float
+    over: Literal["seeds", "episodes", "pairs"]
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Mean of paired differences, percent points; the interval is None with a single pair."""
+
+    mean: float
+    interval: Interval | None
+    pairs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowResult:
+    """What the records say about one row.
+
+    Attributes:
+        row: of the table.
+        folds: fold -> mean over seeds; a fold without a run is missing.
+        mean: over folds; None while a fold is missing.
+        interval: of the mean; None where it is.
+        difference: from the table's ``against``; None without pairs, or for that row itself.
+        runs, wanted: how many runs there are, and should be.
+        missing: names of the records that are not there, failed ones included.
+        failed: name -> status of the runs that failed.
+    """
+
+    row: Row
+    folds: Mapping[int, float]
+    mean: float | None
+    interval: Interval | None
+    difference: Difference | None
+    runs: int
+    wanted: int
+    missing: tuple[str, ...] = ()
+    failed: Mapping[str, str] | None = None
+
+    def paper_difference(self, against: Row) -> float | None:
+        """The paper's mean minus its mean of ``against``; None where it gives one of them only."""
+        if self.row is against or not {"mean"} <= self.row.paper.keys() & against.paper.keys():
+            return None
+        return self.row.paper["mean"] - against.paper["mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A table with its numbers; :mod:`pmms.rendering` writes it down, a notebook displays it.
+
+    Attributes:
+        table, profile: what was compared.
+        rows: one result for each row of the table.
+        protocol: of all runs; None while there is no run.
+        records: all records behind it, by name.
+    """
+
+    table: Table
+    profile: str
+    rows: tuple[RowResult, ...]
+    protocol: Protocol | None
+    records: Mapping[str, RunRecord]
+
+    def row(self, label: str) -> RowResult:
+        """The result of the row of that label.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        for result in self.rows:
+            if result.row.label == label:
+                return result
+        raise ValueError(f"{self.table.name} has no row {label!r}")
+
+    def _repr_markdown_(self) -> str:
+        from pmms.rendering import comparison_markdown
+
+        return comparison_markdown(self)
+
+    def _repr_html_(self) -> str:
+        from pmms.rendering import comparison_html
+
+        return comparison_html(self)
+
+
+def compare(
+    table: str | Table, profile: str = "mini", *, results: Path | str = "results", **options: Any
+) -> Comparison:
+    """Read the records of a table and compare its rows.
+
+    Args:
+        table: of :func:`pmms.grid.tables`, by name, or one of your own.
+        profile: "mini" or "paper".
+        results: folder of run records.
+        options: ``protocol`` and ``root`` of :func:`pmms.grid.tables`.
+
+    Raises:
+        ValueError: an unknown table; or records of different protocols, or tested on different
+            images, which have no place in one table.
+    """
+    if isinstance(table, str):
+        known = tables(profile, **options)
+        if table not in known:
+            raise ValueError(f"table must be one of {', '.join(known)}; got {table!r}")
+        table = known[table]
+    names = {
+        (row.label, seed, fold): table.config(profile, row, seed, fold).name
+        for row in table.rows
+        for seed, fold in table.cells(row)
+    }
+    folder = Path(results) / table.folder
+    wanted = list(dict.fromkeys(names.values()))
+    records = {name: load_record(p) for name in wanted if (p := folder / f"{name}.json").is_file()}
+    failed = _failed(folder / FAILED, [name for name in wanted if name not in records])
+    for name in [name for name, record in records.items() if record.status != "complete"]:
+        failed[name] = records.pop(name).status
+    protocol = one_protocol(table, list(records.values()))
+    if protocol is not None and table.first_episodes:
+        protocol = replace(protocol, seeds=protocol.seeds[:1])
+    against = _runs(table, table.row(table.against), names, records)
+    rows = []
+    for row in table.rows:
+        own = {key: names[row.label, *key] for key in table.cells(row)}
+        rows.append(_result(table, row, own, _runs(table, row, names, records), against, failed))
+    return Comparison(
+        table=table, profile=profile, rows=tuple(rows), protocol=protocol, records=records
+    )
+
+
+def one_protocol(table: Table, records: Sequence[RunRecord]) -> Protocol | None:
+    """The protocol of all records.
+
+    Raises:
+        ValueError: if there are several, or if they were tested on different images.
+    """
+    protocols = list(dict.fromkeys(Protocol.from_record(record.protocol) for record in records))
+    if len(protocols) > 1:
+        labels = ", ".join(f"{p.label}, {p.shots}-shot" for p in protocols)
+        raise ValueError(f"one table holds one protocol; {table.name} has {labels}")
+    defaults = DataConfig.__dataclass_fields__
+    for name in TEST_DATA:
+        values = {str(r.parameters.get(name, defaults[name].default)) for r in records}
+        if len(values) > 1:
+            raise ValueError(
+                f"{table.name} has runs with {name} = {', '.join(sorted(values))}: other episodes, "
+                "so their differences are not paired"
+            )
+    return protocols[0] if protocols else None
+
+
+Scores = dict[tuple[int, int], tuple[float, tuple[float, float]]]
+"""(seed, fold) -> mIoU, and its interval over episodes."""
+
+
+def _runs(
+    table: Table,
+    row: Row,
+    names: Mapping[tuple[str, int, int], str],
+    records: Mapping[str, RunRecord],
+) -> Scores:
+    found = {}
+    for seed, fold in table.cells(row):
+        record = records.get(names[row.label, seed, fold])
+        if record is not None:
+            scores = record.scores[row.entry]
+            # The interval of a control is over its one episode seed; the model's is over all.
+            miou = scores["by_seed"][0] if table.first_episodes else scores["miou"]
+            found[seed, fold] = (miou, tuple(scores["interval"]))
+    return found
+
+
+def _result(
+    table: Table,
+    row: Row,
+    names: Mapping[tuple[int, int], str],
+    runs: Scores,
+    against: Scores,
+    failed: Mapping[str, str],
+) -> RowResult:
+    seeds = sorted({seed for seed, _ in runs})
+    whole = [seed for seed in seeds if all((seed, fold) in runs for fold in table.folds)]
+    folds = {}
+    for fold in table.folds:
+        values = [runs[s, fold][0] for s in whole or seeds if (s, fold) in runs]
+        if values:
+            folds[fold] = statistics.fmean(values)
+    of_seeds = [statistics.fmean(runs[s, fold][0] for fold in table.folds) for s in whole]
+    wanted = list(dict.fromkeys(names.values()))  # one run may stand for several seeds
+    missing = list(dict.fromkeys(name for key, name in names.items() if key not in runs))
+    return RowResult(
+        row=row,
+        folds=folds,
+        mean=statistics.fmean(of_seeds) if whole else None,
+        interval=_interval(table, runs, whole, of_seeds, distinct=len(wanted)),
+        difference=None if row.label == table.against else _difference(row, runs, against),
+        runs=len(wanted) - len(missing),
+        wanted=len(wanted),
+        missing=tuple(missing),
+        failed={name: failed[name] for name in missing if name in failed},
+    )
+
+
+def _interval(
+    table: Table, runs: Scores, whole: Sequence[int], of_seeds: Sequence[float], *, distinct: int
+) -> Interval | None:
+    repeated = distinct == len(table.folds)  # the same runs for every seed: no spread to speak of
+    if len(whole) > 1 and not repeated:
+        return t_interval(of_seeds, over="seeds")
+    if not whole or table.first_episodes:
+        return None
+    normal = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    variance = 0.0
+    for fold in table.folds:
+        low, high = runs[whole[0], fold][1]
+        variance += ((high - low) / 2 / normal) ** 2
+    half = normal * math.sqrt(variance) / len(table.folds)
+    mean = of_seeds[0]
+    return Interval(low=mean - half, high=mean + half, over="episodes", count=1)
+
+
+def _difference(row: Row, runs: Scores, against: Scores) -> Difference | None:
+    shared = sorted(runs.keys() & against.keys())
+    if not shared or not row.paired:
+        return None
+    differences = [runs[key][0] - against[key][0] for key in shared]
+    return Difference(
+        mean=statistics.fmean(differences),
+        interval=t_interval(differences, over="pairs") if len(shared) > 1 else None,
+        pairs=len(shared),
+    )
+
+
+def t_interval(values: Sequence[float], *, over: Literal["seeds", "pairs"]) -> Interval:
+    """The 95 % t interval of the mean of two or more values.
+
+    Raises:
+        ValueError: for fewer than two values.
+    """
+    if len(values) < 2:
+        raise ValueError(f"an interval needs two values at least, got {len(values)}")
+    mean = statistics.fmean(values)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
+    return Interval(low=mean - half, high=mean + half, over=over, count=len(values))
+
+
+def _failed(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    paths = {name: folder / f"{name}.json" for name in names}
+    return {name: load_record(path).status for name, path in paths.items() if path.is_file()}
