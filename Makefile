@@ -5,11 +5,26 @@
 #   TORCH_INDEX=URL   package index to take torch and torchvision from, such as PyTorch's own
 #                     index of CPU builds, which are a tenth of the size
 #   WORKERS=2         processes of the package tests
+#
+# make tables and make models, see book/reproduce.md:
+#   PROFILE=mini      or paper
+#   TABLES="table1"   these tables; NAMES="..." these records; without both, all
+#   CORES=2           runs at once, of one thread each; GPUS=1 runs at once with a GPU each
+#   WHERE=local       or slurm, a folder of workflow/profiles
+#   CONFIG=           further settings of workflow/Snakefile, as NAME=VALUE
 
 VENV = .venv
 PYTHON = python3
 TORCH_INDEX =
 WORKERS = 2
+
+PROFILE = mini
+TABLES =
+NAMES =
+CORES = 2
+GPUS = 1
+WHERE = local
+CONFIG =
 
 EXTRAS = book,test,scale
 
@@ -25,7 +40,7 @@ endif
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 BENCHMARKS = $(wildcard benchmarks/bench_*.py)
 
-.PHONY: help setup book html notebooks test lint lab bench clean
+.PHONY: help setup book html notebooks tables models test lint lab bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +74,16 @@ html: $(READY)  ## build the HTML book from the notebooks as committed, without 
 
 notebooks: $(READY)  ## run all notebooks and write their outputs into notebooks/
 	$(PY) book/tools/run_notebooks.py --in-place
+
+SNAKEMAKE = $(PY) -m snakemake -s workflow/Snakefile --workflow-profile workflow/profiles/$(WHERE) \
+  --cores $(CORES) $(if $(filter local,$(WHERE)),--resources gpu=$(GPUS))
+SWEEP = --config profile=$(PROFILE) tables="$(TABLES)" names="$(NAMES)" $(CONFIG)
+
+tables: $(READY)  ## make the run records that are missing, then fill the tables from all records
+	@$(SNAKEMAKE) $(SWEEP); code=$$?; $(PY) -m pmms tables && exit $$code
+
+models: $(READY)  ## make trained weights with model cards, in models/
+	$(SNAKEMAKE) models $(SWEEP)
 
 test: $(READY)  ## package tests, then every notebook run again and compared with what it shows
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile

@@ -77,6 +77,8 @@ def folder(tmp_path: Path) -> Path:
         ("[0.5, 1]", "tuple[float, ...]", (0.5, 1.0)),
         ("a, b", "list[str]", ["a", "b"]),
         ("", "list[int]", []),
+        ('{"k": [3, 5], "root": null}', "dict", {"k": [3, 5], "root": None}),
+        ("{'em_features': 'raw'}", "dict", {"em_features": "raw"}),
         ("12", "None", 12),
         ("plain", "None", "plain"),
     ],
@@ -98,6 +100,9 @@ def test_cast_gives_the_declared_type(text: str, declared: str, value: object) -
         ("1,b", "list[int]", "expected an integer"),
         ("1", "dict[str, int]", "cannot be given on a command line"),
         ("1", "list[", "cannot be read"),
+        ("kappa=3", "dict", "expected names and values"),
+        ("[1]", "dict", "expected names and values"),
+        ("{1: 2}", "dict", "expected names and values"),
     ],
 )
 def test_cast_says_what_it_expected(text: str, declared: str, message: str) -> None:

@@ -11,6 +11,7 @@ optional type has to be a comment, without spaces.
 """
 
 import ast
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -20,9 +21,10 @@ TRUE, FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 def cast(text: str, declared: str) -> Any:
     """The value that `text` spells, of the type that `declared` spells.
 
-    Known are int, float, str, bool, None, Literal[...], list[X], tuple[X, ...] and unions written
-    with |. Without a declared type ("None" in papermill's words) a Python literal is read as such
-    and everything else stays a string. Raises ValueError that says what was expected.
+    Known are int, float, str, bool, None, Literal[...], list[X], tuple[X, ...], dict (typed as in
+    Python or JSON) and unions written with |. Without a declared type ("None" in papermill's words)
+    a Python literal is read as such and everything else stays a string. Raises ValueError that says
+    what was expected.
     """
     if declared.strip() in {"", "None"}:
         return _literal_or_text(text)
@@ -53,6 +55,8 @@ def _cast(text: str, tree: ast.expr) -> Any:
             return tuple(_sequence(text, item))
         case ast.Name(id="list" | "tuple"):
             return _sequence(text, None)
+        case ast.Name(id="dict"):
+            return _mapping(text)
     raise ValueError(f"its declared type {ast.unparse(tree)!r} cannot be given on a command line")
 
 
@@ -81,6 +85,18 @@ def _sequence(text: str, item: ast.expr | None) -> list[Any]:
         bare = bare[1:-1]
     parts = [part.strip().strip("'\"") for part in bare.split(",") if part.strip()]
     return [_literal_or_text(p) if item is None else _cast(p, item) for p in parts]
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    """Names and values as in '{"kappa": 10, "k": null}' or "{'kappa': 10, 'k': None}"."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+            return value
+    raise ValueError(f"expected names and values such as {{'kappa': 10}}, got {text!r}")
 
 
 def _integer(text: str) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import papermill
@@ -99,9 +100,12 @@ def checked_parameters(path: Path, given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def execute(
-    path: Path, output: Path, parameters: Mapping[str, Any], *, timeout: int = CELL_TIMEOUT
+    path: Path, output: Path, parameters: Mapping[str, Any], *, timeout: int | None = CELL_TIMEOUT
 ) -> tuple[float, str | None]:
-    """Execute `path` into `output`; seconds taken, and what went wrong (None if nothing did)."""
+    """Execute `path` into `output`; seconds taken, and what went wrong (None if nothing did).
+
+    `timeout` of one cell in seconds; None: none.
+    """
     output.parent.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     error = None
@@ -172,13 +176,14 @@ def run(
 
 
 @contextmanager
-def _kernel_environment() -> Iterator[None]:
-    """Variables that kernels started inside inherit."""
+def kernel_environment(more: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """Variables, `more` among them, that kernels started inside inherit."""
     before = dict(os.environ)
     with tempfile.TemporaryDirectory(prefix="pmms-") as runtime:
         # Socket files need a short path: the system allows about 100 characters.
         os.environ["JUPYTER_RUNTIME_DIR"] = runtime
         os.environ["TQDM_DISABLE"] = "1"  # bars with rates would differ between runs
+        os.environ.update(more)
         try:
             yield
         finally:
@@ -222,7 +227,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"no notebook in {options.notebooks}")
             return 0
         given = dict(options.parameter)
-        with _kernel_environment():
+        with kernel_environment():
             output_dir = ROOT / "build" / "failed" if options.in_place else options.output_dir
             good = run(
                 notebooks,
