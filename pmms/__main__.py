@@ -40,7 +40,7 @@ def train_command(options: argparse.Namespace) -> None:
     data = load_data(config.data, cache=options.cache)
     model = new_model(config)
     images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
-    folder = Path(options.runs) / config.name
+    folder = Path(options.runs) / config.training_name
     history = train_model(
         config, model, data, images, folder=folder, tensorboard=options.tensorboard, **where
     )
@@ -134,12 +134,15 @@ def predict_command(options: argparse.Namespace) -> None:
 
 
 def tables_command(options: argparse.Namespace) -> None:
-    """Fill the generated tables of the README and the book from the run records."""
-    from pmms.tables import fill_files
+    """Write all tables from the run records, and fill those of the README and the book."""
+    from pmms.tables import PAGES, fill_files, write_tables
 
-    changed = fill_files(options.results, options.files)
+    output = options.output or Path(options.results) / "tables" / options.profile
+    changed = write_tables(options.results, output, options.profile, protocol=options.protocol)
+    files = options.files or [page for page in PAGES if Path(page).is_file()]
+    changed += fill_files(options.results, files)
     for path in changed:
-        print(f"filled {path}")
+        print(f"changed {path}")
     if not changed:
         print("all tables are up to date")
 
@@ -197,9 +200,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--size", type=int, default=0, help="side in pixels; default: the model's")
     sub.add_argument("--out", default=".", help="folder for mask and overlay")
 
-    sub = command("tables", tables_command, "fill the tables of README and book from run records")
-    sub.add_argument("files", nargs="*", default=["README.md"], help="files with marked places")
+    sub = command("tables", tables_command, "write all tables of the book from run records")
+    sub.add_argument("files", nargs="*", help="files to fill; default: README and the book's pages")
+    sub.add_argument("--profile", default="mini", choices=("mini", "paper"), help="whose tables")
+    sub.add_argument("--protocol", default="ours", help="of the paper profile's runs")
     sub.add_argument("--results", default="results", help="folder of run records")
+    sub.add_argument("--output", default="", help="folder for the tables; default: in results")
 
     add_data_commands(commands)
     return parser

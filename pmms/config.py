@@ -65,15 +65,33 @@ class RunConfig:
     @property
     def name(self) -> str:
         """File stem of the record: some parameters, and a hash of all that decide the result."""
+        flat = self._deciding()
+        flat["fold"] = f"fold{flat['fold']}"
+        shown = ("dataset", "fold", "model", "backbone", "shots", "seed")
+        flat["shots"], flat["seed"] = f"{flat['shots']}shot", f"seed{flat['seed']}"
+        return record_name(flat, shown)
+
+    @property
+    def training_name(self) -> str:
+        """Name of the folder of checkpoint and log: like ``name``, of what decides the training.
+
+        Runs that differ in nothing but how they are tested (protocol, shots, test images) have the
+        same, and so one of them trains for all.
+        """
+        testing = {p for p, (part, _) in PARAMETERS.items() if part == "protocol"}
+        testing |= {"profile", *TEST_IMAGES}
+        flat = {p: value for p, value in self._deciding().items() if p not in testing}
+        flat["fold"], flat["seed"] = f"fold{flat['fold']}", f"seed{flat['seed']}"
+        return record_name(flat, ("dataset", "fold", "model", "backbone", "seed"))
+
+    def _deciding(self) -> dict[str, Any]:
+        """``portable`` without later parameters that have their default."""
         flat = self.portable()
         for parameter, (part, name) in PARAMETERS.items():
             # So a record keeps its name when the package learns a new parameter.
             if parameter not in FIRST and flat.get(parameter) == self._default(part, name):
                 flat.pop(parameter, None)
-        flat["fold"] = f"fold{flat['fold']}"
-        shown = ("dataset", "fold", "model", "backbone", "shots", "seed")
-        flat["shots"], flat["seed"] = f"{flat['shots']}shot", f"seed{flat['seed']}"
-        return record_name(flat, shown)
+        return flat
 
     def portable(self) -> dict[str, Any]:
         """``flat`` for a record: without folders, which decide nothing and tell of one machine.
@@ -137,6 +155,9 @@ FIRST = frozenset({
     "protocol", "shots", "episodes", "episode_seeds", "test_void", "resolution", "checkpoint",
 })  # fmt: skip
 """Parameters of the first records. Others enter a record's name where they are no default."""
+
+TEST_IMAGES = frozenset({"test_split", "test_images", "test_size", "min_images"})
+"""Parameters of the data that no training depends on."""
 
 PROFILES: dict[str, dict[str, Any]] = {
     "mini": {

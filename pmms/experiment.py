@@ -160,8 +160,9 @@ def run(
     Args:
         config: what is run.
         results: folder for the record; None writes none.
-        runs: folder for checkpoints and logs, one subfolder a run; a run that was stopped is gone
-            on with. None keeps none.
+        runs: folder for checkpoints and logs, a subfolder ``config.training_name`` for each
+            training; one that was stopped is gone on with, a finished one is loaded. None keeps
+            none.
         cache: folder for kept features, see :func:`pmms.features.feature_bank`.
         device: where the model runs.
         workers: processes that load images.
@@ -190,7 +191,7 @@ def run(
             config, model, data, images, protocol=first_seed(config), **where
         ).summary()
         watch.lap("evaluate")
-        folder = None if runs is None else Path(runs) / config.name
+        folder = None if runs is None else Path(runs) / config.training_name
         history = train_model(
             config, model, data, images, folder=folder, tensorboard=tensorboard, **where
         )

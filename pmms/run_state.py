@@ -4,16 +4,22 @@ import csv
 import io
 import json
 import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
 from pmms.files import write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "loss.csv"
+ASK_AGAIN = 1.0  # seconds until a process that waits for a folder tries again
 
 
 class LossPoint(NamedTuple):
@@ -22,6 +28,48 @@ class LossPoint(NamedTuple):
     step: int
     loss: float
     learning_rate: float
+
+
+@contextmanager
+def alone_in(
+    folder: Path | None, *, agreed: Callable[[bool], bool] = bool, chief: bool = True
+) -> Iterator[None]:
+    """Have a run's folder to oneself within the block; wait, and say so, while another has it.
+
+    The lock is a file beside the folder, ``.<name>.lock``, which stays. A process that dies loses
+    its lock.
+
+    Args:
+        folder: of checkpoint and log; None needs no lock.
+        agreed: called with whether this process may go on; says whether all of a team may.
+        chief: whether this process locks for its team; the others go along.
+    """
+    if folder is None:
+        yield
+        return
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    if chief:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    told = False
+    while not agreed(not chief or _acquired(lock)):
+        if chief and not told:
+            print(
+                f"another process trains in {folder}; waiting until it has ended", file=sys.stderr
+            )
+            told = True
+        time.sleep(ASK_AGAIN)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _acquired(lock: FileLock) -> bool:
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    return True
 
 
 class RunState:

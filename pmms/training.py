@@ -24,7 +24,7 @@ from pmms.features import FeatureBank, FeatureBatch, weights_digest
 from pmms.folds import VOID
 from pmms.models import FewShotSegmenter, Prediction, upsample
 from pmms.progress import progress_bar
-from pmms.run_state import LossPoint, RunState
+from pmms.run_state import LossPoint, RunState, alone_in
 from pmms.train_config import TrainConfig
 
 _DROPOUT = 1  # stream of random numbers for dropout, apart from the one for views
@@ -54,7 +54,8 @@ def train(
         sampler: at least ``iterations * batch_size`` episodes; step t takes the t-th batch.
         config: the settings.
         folder: for checkpoint and log. A checkpoint of the same settings is gone on from; one of
-            other settings is refused. None writes nothing.
+            other settings is refused; a finished one is loaded, without a step. While one process
+            trains in a folder, another waits. None writes nothing.
         device: for example "cpu" or "cuda".
         workers: processes that load images; no effect on the result.
         tensorboard: also write TensorBoard events to ``folder``.
@@ -68,12 +69,29 @@ def train(
         TrainingInterrupted: after SIGINT, once the state is saved (only with ``folder``).
     """
     _check(model, source, sampler, config)
-    device = torch.device(device)
+    folder = None if folder is None else Path(folder)
+    with alone_in(folder):
+        return _train(
+            model, source, sampler, config,
+            folder=folder, device=torch.device(device), workers=workers, tensorboard=tensorboard,
+        )  # fmt: skip
+
+
+def _train(
+    model: FewShotSegmenter,
+    source: FeatureBank | Transform,
+    sampler: EpisodeSampler,
+    config: TrainConfig,
+    *,
+    folder: Path | None,
+    device: torch.device,
+    workers: int,
+    tensorboard: bool,
+) -> list[LossPoint]:
     model.to(device)
     frozen = config.backbone_lr == 0
     model.backbone.requires_grad_(not frozen)
     optimizer = _optimizer(model, config)
-    folder = None if folder is None else Path(folder)
     state = RunState(
         model, optimizer, settings=_settings(model, source, sampler, config), folder=folder
     )

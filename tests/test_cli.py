@@ -113,7 +113,7 @@ def test_train_writes_model_log_and_checkpoint(trained: Path) -> None:
     parameters = load_notes(trained / "m.safetensors")["parameters"]
     config = run_config(**parameters)
     assert config.train.iterations == 4
-    run = trained / config.name
+    run = trained / config.training_name
     assert sorted(p.name for p in run.iterdir()) == ["checkpoint.pt", "loss.csv"]
     assert len((run / "loss.csv").read_text().splitlines()) == 3
 

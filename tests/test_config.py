@@ -199,6 +199,33 @@ def test_a_name_tells_what_was_run() -> None:
     assert config.name.startswith("parts-fold2-rpmms-efficientnet_lite0-5shot-seed7-")
 
 
+def test_a_training_has_the_name_of_what_decides_it() -> None:
+    config = run_config(fold=2, seed=7)
+    name = config.training_name
+    assert name.startswith("parts-fold2-pmms-efficientnet_lite0-seed7-")
+    tests = [
+        {"shots": 5}, {"episodes": 9}, {"episode_seeds": 3}, {"protocol": "theirs"},
+        {"test_images": 299}, {"test_size": 128},
+    ]  # fmt: skip
+    for change in tests:
+        changed = run_config(fold=2, seed=7, **change)
+        assert changed.training_name == name
+        assert changed.name != config.name
+    trainings = [
+        {"iterations": 9}, {"train_images": 499}, {"k": 4}, {"em_seed": 1}, {"views": 3},
+        {"validation": True}, {"model": "rpmms"}, {"precision": "bfloat16"},
+    ]  # fmt: skip
+    names = {run_config(fold=2, **{"seed": 7, **change}).training_name for change in trainings}
+    assert len(names | {name}) == len(trainings) + 1
+
+
+def test_published_protocols_share_a_training_unless_their_images_differ() -> None:
+    shared: dict[str, Any] = {"dataset": "pascal", "root": "x"}
+    names = {p: run_config("paper", **shared, protocol=p).training_name for p in PROTOCOLS}
+    assert names["authors"] == names["ours"] == names["hsnet"]
+    assert names["pfenet"] != names["ours"]  # its area decides the images of training as well
+
+
 def test_where_the_data_lies_is_not_in_the_name() -> None:
     names = {run_config("paper", root=root).name for root in ("here", "there")}
     assert len(names) == 1

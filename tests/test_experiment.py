@@ -154,7 +154,10 @@ def test_a_whole_run(tmp_path: Path, cache: Path) -> None:
     assert [int(c) for c in record.scores["model"]["class_names"]] == list(names)
     assert "root" not in record.parameters
     assert run_config(**record.parameters) == config
-    assert sorted(p.name for p in (tmp_path / "runs" / config.name).iterdir()) == [CHECKPOINT, LOG]
+    assert sorted(p.name for p in (tmp_path / "runs" / config.training_name).iterdir()) == [
+        CHECKPOINT,
+        LOG,
+    ]
 
     again = run(config, results=None, cache=cache)
     assert again.scores == record.scores
@@ -162,6 +165,24 @@ def test_a_whole_run(tmp_path: Path, cache: Path) -> None:
     resumed = run(config, results=None, **where)
     assert resumed.scores == record.scores
     assert resumed.loss == record.loss
+
+
+def test_runs_that_differ_in_their_test_share_a_training(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where: dict[str, Any] = {"results": None, "runs": tmp_path, "cache": cache}
+    first = run(tiny(episode_seeds=0), **where)
+
+    def no_step(*_: Any, **__: Any) -> None:
+        raise AssertionError("a step was made")
+
+    monkeypatch.setattr("pmms.training.segmentation_loss", no_step)
+    second = run(tiny(episode_seeds=1, shots=2, test_images=90, episodes=90), **where)
+    assert second.loss == first.loss
+    assert second.name != first.name
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 1
+    with pytest.raises(AssertionError, match="a step was made"):
+        run(tiny(episode_seeds=0, seed=1), **where)
 
 
 def test_controls_are_what_they_say(cache: Path) -> None:

@@ -2,15 +2,23 @@
 
 import csv
 import pickle
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from fakes import tiny_model
+from filelock import FileLock, Timeout
 from torch import nn
 
-from pmms.run_state import CHECKPOINT, LOG, LossPoint, RunState, load_checkpoint
+from pmms import run_state as module
+from pmms.run_state import CHECKPOINT, LOG, LossPoint, RunState, alone_in, load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def state_of(
@@ -160,3 +168,54 @@ def test_a_damaged_checkpoint_is_named(
     with pytest.raises(ValueError, match=f"{CHECKPOINT} is no training checkpoint.*delete it"):
         state_of(tmp_path).resume()
     assert not (tmp_path / "harm").exists()
+
+
+# A folder for one process at a time
+
+
+def test_a_second_process_waits_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASK_AGAIN", 0.01)
+    folder = tmp_path / "runs" / "one"
+    order = []
+
+    def second() -> None:
+        with alone_in(folder):
+            order.append("second")
+
+    thread = threading.Thread(target=second)
+    with alone_in(folder):
+        thread.start()
+        time.sleep(0.2)
+        order.append("first")
+    thread.join(timeout=20)
+    assert order == ["first", "second"]
+    assert (
+        capsys.readouterr().err
+        == f"another process trains in {folder}; waiting until it has ended\n"
+    )
+    assert not folder.exists()
+
+
+def test_folders_side_by_side_do_not_wait(tmp_path: Path) -> None:
+    with alone_in(tmp_path / "one"), alone_in(tmp_path / "two"), alone_in(None):
+        assert sorted(p.name for p in tmp_path.iterdir()) == [".one.lock", ".two.lock"]
+
+
+def test_a_killed_process_loses_its_lock(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from pmms.run_state import alone_in\n"
+        "with alone_in(Path(sys.argv[1])): print('in', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"in\n"
+        lock = FileLock(tmp_path / ".run.lock")
+        with pytest.raises(Timeout):
+            lock.acquire(blocking=False)
+        child.kill()
+        child.wait()
+    with alone_in(tmp_path / "run"):
+        pass
