@@ -124,7 +124,7 @@ def photographs() -> list[Table]:
                 "shots": shots,
                 "episodes": episodes,
                 "min_images": shots + 1,
-            },  # fmt: skip
+            },
             against="K = 1",
             seed_name="em_seed",
             folder="coco128",

@@ -17,7 +17,7 @@ class Row:
     Attributes:
         label: what stands in the first column.
         parameters: of :func:`pmms.run_config`, beside those that the table's rows share, fold and
-            seed. None where nothing is run: the row has the paper's numbers only.
+            seed. None where nothing is run: the row has published numbers only.
         paper: "0" to "3" and "mean" -> what the paper gives for it, mIoU in percent.
         entry: which scores of the record: "model", or one of its controls.
         seeds: those of the row where they are not the table's.
@@ -49,6 +49,9 @@ class Table:
         first_episodes: compare on the episodes of the first episode seed only: those of the
             controls.
         paper_setting: what the paper's numbers are of; "" if it has none.
+        paper_table: number of the paper's table that is shown beside it, fold by fold; None shows
+            none.
+        paper_group: of that table only the rows whose name starts so.
         folder: of its records, below the folder of results. Records of another folder are made
             elsewhere than by the sweep.
         notes: sentences that belong below the table.
@@ -68,6 +71,8 @@ class Table:
     seed_name: str = "seed"
     first_episodes: bool = False
     paper_setting: str = ""
+    paper_table: int | None = None
+    paper_group: str = ""
     folder: str = ""
     notes: tuple[str, ...] = ()
 

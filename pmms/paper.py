@@ -1,11 +1,11 @@
 """The numbers of the paper: Tables 1 to 6, size and speed. The only numbers here typed by hand.
 
-Yang, Liu, Li, Jiao, Ye: Prototype Mixture Models for Few-shot Semantic Segmentation, ECCV 2020. All
-scores are mIoU in percent. Tables 1 to 5 are of Pascal-5i, Table 6 of COCO-20i. The paper says
-"PMMs+" for P-Match alone and "PMMs" for P-Match with P-Conv; Tables 2 and 3 are of PMMs+, as the text
-beside them says. It does not say which episodes, how void pixels count, or which checkpoint was
-tested; the authors' code does (:mod:`pmms.protocols`, "authors"). No seed is repeated and no spread
-is given.
+Yang, Liu, Li, Jiao, Ye: Prototype Mixture Models for Few-shot Semantic Segmentation, ECCV 2020.
+All scores are mIoU in percent. Tables 1 to 5 are of Pascal-5i, Table 6 is of COCO-20i. "PMMs+" is
+P-Match alone, "PMMs" is P-Match with P-Conv; Tables 2 and 3 are of PMMs+, as the text beside them
+says. The paper does not say which episodes were drawn, how void pixels count, or which checkpoint
+was tested; the authors' code does (:mod:`pmms.protocols`, "authors"). No run is repeated with
+another seed, and no spread is given.
 """
 
 from collections.abc import Mapping

@@ -2,14 +2,31 @@
 
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pmms import paper
+from pmms.comparison import compare
+from pmms.config import PROFILES
 from pmms.files import write_atomically
 from pmms.folds import FOLDS
+from pmms.grid import runs, tables
 from pmms.protocols import PRESETS, Form, Protocol
-from pmms.results import RunRecord, load_records
+from pmms.rendering import (
+    comparison_csv,
+    comparison_latex,
+    comparison_markdown,
+    csv_text,
+    latex,
+    markdown,
+)
+from pmms.results import RunRecord, load_record
+from pmms.size_table import size_sheet
+
+PAGES = ("README.md", "book/tables.md", "book/protocols.md")
+"""Files with marked places, from the root of the repository."""
 
 NOT_RUN = "not run"
 OF_MODEL = (("model", ""), ("untrained", ", untrained"), ("wrong_support", ", wrong support"))
@@ -122,17 +139,47 @@ def protocol_notes() -> str:
     return "\n\n".join(parts)
 
 
-def blocks(results: Path | str) -> dict[str, str]:
-    """All generated blocks by name, from the records in a folder."""
-    mini = load_records(results, profile="mini", dataset="parts", shots=1, validation=False)
-    order = ("no_support", "baseline", "pmms_plus", "pmms", "rpmms")
-    mini = [r for name in order for r in mini if r.parameters["model"] == name]
-    return {
-        "mini-table": f"{fold_table(mini)}\n\n{describe(mini)}",
-        "protocols-pascal": protocol_table("pascal"),
-        "protocols-coco": protocol_table("coco"),
-        "protocol-notes": protocol_notes(),
+def blocks(results: Path | str, names: Iterable[str] | None = None) -> dict[str, str]:
+    """Generated blocks by name, from the records in a folder.
+
+    Every table of :func:`pmms.grid.tables` is one, "mini:table-1" for instance.
+
+    Args:
+        results: folder of run records.
+        names: None makes all of them.
+
+    Raises:
+        KeyError: if there is no such block.
+    """
+    makers = _makers(results)
+    return {name: makers[name]() for name in (makers if names is None else names)}
+
+
+def _makers(results: Path | str) -> dict[str, Callable[[], str]]:
+    makers: dict[str, Callable[[], str]] = {
+        "mini-table": partial(_mini_table, results),
+        "protocols-pascal": partial(protocol_table, "pascal"),
+        "protocols-coco": partial(protocol_table, "coco"),
+        "protocol-notes": protocol_notes,
+        "size-and-speed": lambda: markdown(size_sheet(results), title=False),
+        "contradictions": lambda: "\n".join(f"- {text}" for text in paper.CONTRADICTIONS),
     }
+    for profile in PROFILES:
+        for name in tables(profile):
+            makers[f"{profile}:{name}"] = partial(_on_page, name, profile, results)
+    return makers
+
+
+def _on_page(name: str, profile: str, results: Path | str) -> str:
+    return comparison_markdown(compare(name, profile, results=results), title=False)
+
+
+def _mini_table(results: Path | str) -> str:
+    paths = [Path(results) / f"{name}.json" for name in runs("mini", ("table-1", "controls"))]
+    found = [load_record(path) for path in paths if path.is_file()]
+    order = ("no_support", "baseline", "pmms_plus", "pmms", "rpmms")
+    found.sort(key=lambda r: (order.index(r.parameters["model"]), r.name))
+    return f"{fold_table(found)}\n\n{describe(found)}"
 
 
 def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
@@ -140,12 +187,47 @@ def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
     changed = []
     for path in map(Path, files):
         before = path.read_text(encoding="utf-8")
-        wanted = {
-            name: text for name, text in blocks(results).items() if f"<!-- {name} -->" in before
-        }
-        after = fill(before, wanted)
+        wanted = [name for name in _makers(results) if f"<!-- {name} -->" in before]
+        after = fill(before, blocks(results, wanted))
         if after != before:
             write_atomically(path, after.encode())
+            changed.append(path)
+    return changed
+
+
+def table_files(
+    results: Path | str, profile: str = "mini", *, protocol: str = "ours"
+) -> dict[str, str]:
+    """File name -> content: every table as .md, .tex and .csv.
+
+    Args:
+        results: folder of run records.
+        profile, protocol: see :func:`pmms.grid.tables`.
+    """
+    files = {}
+    for name, table in tables(profile, protocol=protocol).items():
+        found = compare(table, profile, results=results)
+        files[f"{name}.md"] = comparison_markdown(found) + "\n"
+        files[f"{name}.tex"] = comparison_latex(found)
+        files[f"{name}.csv"] = comparison_csv(found)
+    sheet = size_sheet(results)
+    files["size-and-speed.md"] = markdown(sheet) + "\n"
+    files["size-and-speed.tex"] = latex(sheet, label="size-and-speed")
+    lines = [dict(zip(sheet.header, row, strict=True)) for row in sheet.rows]
+    files["size-and-speed.csv"] = csv_text(lines)
+    return files
+
+
+def write_tables(
+    results: Path | str, output: Path | str, profile: str = "mini", *, protocol: str = "ours"
+) -> list[Path]:
+    """Write :func:`table_files` to a folder; returns the files that changed."""
+    files = table_files(results, profile, protocol=protocol)
+    changed = []
+    for name, content in files.items():
+        path = Path(output) / name
+        if not path.is_file() or path.read_bytes() != content.encode():
+            write_atomically(path, content.encode())
             changed.append(path)
     return changed
 

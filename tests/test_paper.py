@@ -53,7 +53,7 @@ def test_size_and_speed_stand_in_the_paper(text: str) -> None:
         "with $K = 3$ , our inference speed on single 2080Ti GPU is 26 FPS",
         "that of CANet (29 FPS)",
         "With RPMMs the speed decreases to 20 FPS while the model size (19.6M)",
-        "ablation study is carried out to determine the number of prototypes using PMMs<sup>+</sup>",
+        "to determine the number of prototypes using PMMs<sup>+</sup> with P-Match",
     ):
         assert part in flat
     assert paper.PARAMETERS == {"baseline": 19, "pmms": 19.5, "rpmms": 19.6}
