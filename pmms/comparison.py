@@ -14,22 +14,19 @@ All scores are mIoU in percent.
 - Rows under different protocols, or tested on different images, do not get into one table.
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
-
-from scipy import stats
+from typing import Any
 
 from pmms.data import DataConfig
 from pmms.grid import tables
 from pmms.grid_rows import Row, Table
+from pmms.intervals import Interval, mean_interval, t_interval
 from pmms.protocols import Protocol
 from pmms.results import RunRecord, load_record
 
-CONFIDENCE = 0.95
 FAILED = "failed"
 """Folder of the records of failed runs, below that of results."""
 
@@ -38,16 +35,6 @@ TEST_DATA = (
     "layout", "masks", "min_area", "min_images", "max_images", "year",
 )  # fmt: skip
 """Parameters that, with fold and protocol, decide the test episodes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """A 95 % interval: ends, what it is over, and how many of them."""
-
-    low: float
-    high: float
-    over: Literal["seeds", "episodes", "pairs"]
-    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +144,7 @@ def compare(
     }
     folder = Path(results) / table.folder
     wanted = list(dict.fromkeys(names.values()))
-    records = {name: load_record(p) for name in wanted if (p := folder / f"{name}.json").is_file()}
+    records = _load(folder, wanted)
     failed = _failed(folder / FAILED, [name for name in wanted if name not in records])
     for name in [name for name, record in records.items() if record.status != "complete"]:
         failed[name] = records.pop(name).status
@@ -209,7 +196,9 @@ def _runs(
     for seed, fold in table.cells(row):
         record = records.get(names[row.label, seed, fold])
         if record is not None:
-            scores = record.scores[row.entry]
+            scores = record.scores.get(row.entry)
+            if scores is None:
+                raise ValueError(f"{record.name} has no scores of {row.entry!r}; run it again")
             # The interval of a control is over its one episode seed; the model's is over all.
             miou = scores["by_seed"][0] if table.first_episodes else scores["miou"]
             found[seed, fold] = (miou, tuple(scores["interval"]))
@@ -255,14 +244,8 @@ def _interval(
         return t_interval(of_seeds, over="seeds")
     if not whole or table.first_episodes:
         return None
-    normal = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
-    variance = 0.0
-    for fold in table.folds:
-        low, high = runs[whole[0], fold][1]
-        variance += ((high - low) / 2 / normal) ** 2
-    half = normal * math.sqrt(variance) / len(table.folds)
-    mean = of_seeds[0]
-    return Interval(low=mean - half, high=mean + half, over="episodes", count=1)
+    of_folds = [runs[whole[0], fold][1] for fold in table.folds]
+    return mean_interval(of_seeds[0], of_folds)
 
 
 def _difference(row: Row, runs: Scores, against: Scores) -> Difference | None:
@@ -277,17 +260,20 @@ def _difference(row: Row, runs: Scores, against: Scores) -> Difference | None:
     )
 
 
-def t_interval(values: Sequence[float], *, over: Literal["seeds", "pairs"]) -> Interval:
-    """The 95 % t interval of the mean of two or more values.
+def _load(folder: Path, names: Sequence[str]) -> dict[str, RunRecord]:
+    """The records that are there, by name.
 
     Raises:
-        ValueError: for fewer than two values.
+        ValueError: if a file holds the record of another run.
     """
-    if len(values) < 2:
-        raise ValueError(f"an interval needs two values at least, got {len(values)}")
-    mean = statistics.fmean(values)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
-    return Interval(low=mean - half, high=mean + half, over=over, count=len(values))
+    found = {}
+    for name in names:
+        path = folder / f"{name}.json"
+        if path.is_file():
+            found[name] = load_record(path)
+            if found[name].name != name:
+                raise ValueError(f"{path} holds the record of {found[name].name}; rename it")
+    return found
 
 
 def _failed(folder: Path, names: Sequence[str]) -> dict[str, str]:

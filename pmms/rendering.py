@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pmms import paper
-from pmms.comparison import Comparison, Interval, RowResult
+from pmms.comparison import Comparison, RowResult
+from pmms.intervals import Interval
 from pmms.table_notes import EPISODES_MARK, notes
 
 NOT_RUN = "not run"

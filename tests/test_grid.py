@@ -1,0 +1,166 @@
+"""The grid: names of records, runs that tables share, and what the profiles have."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pmms import paper
+from pmms.authors import AUTHORS_OPTIONS
+from pmms.config import PROFILES, run_config
+from pmms.grid import MINI_ITERATIONS, Row, Table, runs, tables
+from pmms.grid_beyond import MINI_DEVIATIONS, PAPER_DEVIATIONS
+
+RESULTS = Path(__file__).parents[1] / "results"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_names_are_those_of_the_runs_and_no_run_stands_twice(profile: str) -> None:
+    found = runs(profile)
+    names = [run_config(profile, **parameters).name for parameters in found.values()]
+    assert list(found) == names
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_cell_of_every_table_is_among_the_runs(profile: str) -> None:
+    found = runs(profile)
+    for table in tables(profile).values():
+        for row in table.rows:
+            for seed, fold in table.cells(row):
+                if not table.folder:
+                    assert table.config(profile, row, seed, fold).name in found
+
+
+def test_committed_records_of_photographs_are_in_the_grid() -> None:
+    for name in ("photos-1-shot", "photos-5-shot"):
+        table = tables("mini")[name]
+        for row in table.rows:
+            for cell in table.cells(row):
+                path = RESULTS / table.folder / f"{table.config('mini', row, *cell).name}.json"
+                assert path.is_file(), path
+
+
+def test_table_1_has_four_models_with_five_seeds_on_four_folds() -> None:
+    table = tables("mini")["table-1"]
+    assert [row.label for row in table.rows] == ["baseline", "PMMs+", "PMMs", "RPMMs"]
+    assert [row.paper["mean"] for row in table.rows] == [51.93, 54.63, 55.27, 56.34]
+    assert len(table.cells(table.rows[0])) == 20
+    assert len(runs("mini", ["table-1"])) == 80
+
+
+def test_first_runs_are_those_of_table_1_seed_by_seed() -> None:
+    first = list(runs("mini").values())[:80]
+    assert [p["seed"] for p in first] == [seed for seed in range(5) for _ in range(16)]
+    assert [p["model"] for p in first[:4]] == ["baseline", "pmms_plus", "pmms", "rpmms"]
+    assert [p["fold"] for p in first[:16:4]] == [0, 1, 2, 3]
+
+
+def test_tables_share_runs() -> None:
+    alone = [set(runs("mini", [name])) for name in ("table-1", "table-2", "table-4")]
+    assert len(alone[0] & alone[1]) == 12  # PMMs+ with K = 3
+    assert alone[2] < alone[0]
+    assert len(runs("mini", ["table-1", "table-2", "table-4"])) == len(set.union(*alone))
+
+
+def test_trained_mini_runs_have_the_same_length() -> None:
+    trained = [p for p in runs("mini").values() if p["model"] != "training_free"]
+    assert {run_config("mini", **p).train.iterations for p in trained} == {MINI_ITERATIONS}
+
+
+def test_parameters_are_the_ones_that_differ_from_the_profile() -> None:
+    for profile in PROFILES:
+        for parameters in runs(profile).values():
+            for name in parameters.keys() - {"model", "fold", "seed"}:
+                assert name not in PROFILES[profile] or PROFILES[profile][name] != parameters[name]
+
+
+def test_without_training_the_seed_is_the_start_of_em() -> None:
+    table = tables("mini")["free-k"]
+    one, three = table.row("K = 1"), table.row("K = 3")
+    assert table.config("mini", three, 4, 1).model.seed == 4
+    assert table.config("mini", three, 4, 1).train.seed == 0
+    # One prototype has no start.
+    assert {table.config("mini", one, seed, 1).name for seed in range(5)} == {
+        table.config("mini", one, 0, 1).name
+    }
+    assert len(runs("mini", ["free-k"])) == 4 + 4 * 20
+
+
+def test_deviations_are_all_of_the_authors_options() -> None:
+    for deviations in (MINI_DEVIATIONS, PAPER_DEVIATIONS):
+        every = {name: value for change in deviations.values() for name, value in change.items()}
+        assert AUTHORS_OPTIONS.items() <= every.items()
+    for profile in PROFILES:
+        table = tables(profile)["deviations"]
+        base = table.config(profile, table.row("as in this book"), 0, 0)
+        names = {table.config(profile, row, 0, 0).name for row in table.rows}
+        assert len(names) == len(table.rows), "a row that changes nothing"
+        for row in table.rows[1:-1]:
+            config = table.config(profile, row, 0, 0)
+            changed = {k for k, v in config.flat().items() if v != base.flat()[k]}
+            assert changed == set(row.parameters)
+
+
+def test_paper_profile_has_both_data_sets_and_backbones() -> None:
+    configs = [run_config("paper", **p) for p in runs("paper").values()]
+    assert {c.data.dataset for c in configs} == {"pascal", "coco"}
+    assert {c.model.backbone for c in configs} == {"resnet50", "vgg16"}
+    assert {c.protocol.shots for c in configs} == {1, 5}
+    assert {c.data.root for c in configs} == {"data/pascal", "data/coco"}
+    assert {p["root"] for p in runs("paper", ["table-1"], root="elsewhere").values()} == {
+        "elsewhere/pascal"
+    }
+    assert list(runs("paper", root="a")) == list(runs("paper", root="b"))
+
+
+@pytest.mark.parametrize("protocol", ["authors", "hsnet", "pfenet"])
+def test_paper_profile_under_another_protocol(protocol: str) -> None:
+    found = runs("paper", ["table-1", "controls", "table-6-1-shot"], protocol=protocol)
+    configs = [run_config("paper", **parameters) for parameters in found.values()]
+    assert {c.protocol.name for c in configs} == {protocol}
+    lists = {c.data.train_lists for c in configs if c.data.dataset == "pascal"}
+    assert lists == {"authors" if protocol == "authors" else "split"}
+    masks = {c.data.masks for c in configs if c.data.dataset == "coco"}
+    assert masks == {"first_polygon" if protocol == "authors" else "all"}
+    entries = [row.entry for row in tables("paper", protocol=protocol)["controls"].rows]
+    assert ("seen_classes" in entries) == (protocol != "authors")
+
+
+def test_table_6_of_the_mini_profile_has_the_paper_alone() -> None:
+    table = tables("mini")["table-6-5-shot"]
+    assert runs("mini", [table.name]) == {}
+    assert {row.label: row.paper["mean"] for row in table.rows}["RPMMs"] == 35.52
+    assert "PROFILE=paper" in table.notes[0]
+
+
+def test_rows_carry_the_papers_numbers() -> None:
+    for profile in PROFILES:
+        of_profile = tables(profile)
+        for number, name in ((2, "table-2"), (3, "table-3")):
+            for row, label in zip(of_profile[name].rows, paper.TABLES[number].rows, strict=True):
+                assert row.paper == paper.TABLES[number].values(label)
+    of_coco = tables("paper")["table-6-1-shot"]
+    assert of_coco.row("baseline").paper["3"] == 24.67
+    assert tables("paper")["table-4-vgg16"].row("RPMMs").paper["mean"] == 53.02
+    assert tables("paper")["table-5-resnet50"].row("baseline").paper == {}
+
+
+def test_what_is_wrong_is_refused() -> None:
+    with pytest.raises(ValueError, match="profile must be one of"):
+        tables("large")
+    with pytest.raises(ValueError, match="protocol must be"):
+        tables("mini", protocol="hsnet")
+    with pytest.raises(ValueError, match=r"table must be one of .*table-1"):
+        runs("mini", ["table-9"])
+    row = Row(label="a")
+    with pytest.raises(ValueError, match="different labels"):
+        Table(name="t", title="t", header="h", rows=(row, row), against="a")
+    with pytest.raises(ValueError, match="against must be"):
+        Table(name="t", title="t", header="h", rows=(row,), against="b")
+
+
+def test_a_table_can_grow_by_seeds() -> None:
+    table = tables("mini")["kappa"]
+    grown = replace(table, seeds=(0, 1, 2))
+    assert len(grown.cells(grown.rows[0])) == 3 * len(table.cells(table.rows[0]))
