@@ -4,9 +4,10 @@ Every module works on query features Q of shape (B, C, h, w) and keeps h and w. 
 those of CANet (Zhang et al., CVPR 2019), the paper's baseline.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -132,13 +133,15 @@ class PMatch(nn.Module):
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             of_query, of_taps = norm(of_query), of_taps * scale[:, None, None].to(of_taps)
         of_taps = of_taps.to(of_query.dtype)  # (B, K, C, 3, 3)
-        fused = torch.zeros_like(of_query)
-        for y, i in _bands(of_query.shape[2], dilation[0]):
-            for x, j in _bands(of_query.shape[3], dilation[1]):
-                constants = of_taps[..., i, j].sum(dim=(3, 4), keepdim=True)
-                for constant in constants.unbind(dim=1):  # (B, C, 1, 1)
-                    fused[..., y, x].add_(F.relu_(of_query[..., y, x] + constant))
-        return fused / of_taps.shape[1] if self.fusion == "mean" else fused
+        inside, *edges = _regions(of_query.shape[2:], dilation)
+        # The inside's values go everywhere and the edges are put right: whole maps are faster to
+        # add than parts of them.
+        fused = _activated_sum(of_query, of_taps[..., *inside.taps])
+        for edge in edges:
+            fused[..., *edge.place] = _activated_sum(
+                of_query[..., *edge.place], of_taps[..., *edge.taps]
+            )
+        return fused.div_(of_taps.shape[1]) if self.fusion == "mean" else fused
 
 
 class PConv(nn.Module):
@@ -243,6 +246,31 @@ def _taps_inside(size: int, dilation: int, *, like: Tensor) -> Tensor:
     offset = torch.arange(-dilation, dilation + 1, dilation, device=like.device).unsqueeze(1)
     position = torch.arange(size, device=like.device) + offset
     return ((position >= 0) & (position < size)).to(like.dtype)
+
+
+def _activated_sum(of_query: Tensor, of_taps: Tensor) -> Tensor:
+    """Sum over K of ReLU(Q + constant): (B, C, y, x), (B, K, C, taps, taps) to (B, C, y, x)."""
+    fused, activated = torch.zeros_like(of_query), torch.empty_like(of_query)
+    for constant in of_taps.sum(dim=(3, 4), keepdim=True).unbind(dim=1):  # (B, C, 1, 1)
+        fused.add_(F.relu_(torch.add(of_query, constant, out=activated)))
+    return fused
+
+
+class _Region(NamedTuple):
+    """Part of a map: ``place``, its rows and columns, and ``taps``, those inside the map there."""
+
+    place: tuple[slice, slice]
+    taps: tuple[slice, slice]
+
+
+def _regions(size: torch.Size, dilation: tuple[int, int]) -> list[_Region]:
+    """Split a map by which taps of a 3x3 kernel fall inside it; the largest region first."""
+    regions = [
+        _Region((y, x), (i, j))
+        for y, i in _bands(size[0], dilation[0])
+        for x, j in _bands(size[1], dilation[1])
+    ]
+    return sorted(regions, key=lambda region: -math.prod(s.stop - s.start for s in region.place))
 
 
 def _bands(size: int, dilation: int) -> list[tuple[slice, slice]]:

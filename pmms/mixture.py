@@ -217,14 +217,24 @@ def _e_step(
     K comes before N: a softmax over three rows of N numbers is much faster than over N rows of 3.
     """
     if kernel == "vmf":
-        scores = kappa * (F.normalize(means, dim=2) @ samples.transpose(1, 2))
+        scores = (F.normalize(means, dim=2) @ samples.transpose(1, 2)).mul_(kappa)
     else:
         half_norms = means.square().sum(dim=2, keepdim=True) / 2
         scores = kappa * (means @ samples.transpose(1, 2) - half_norms)
-    log_sum = scores.logsumexp(dim=1)
-    resp = (scores - log_sum.unsqueeze(1)).exp()
+    log_sum = _log_sum_exp(scores)
+    resp = (scores - log_sum).exp_()
     constant = log_normaliser(kernel, kappa, samples.shape[2]) - math.log(means.shape[1])
-    return resp, log_sum + offset + constant
+    return resp, log_sum.squeeze(1) + offset + constant
+
+
+def _log_sum_exp(scores: Tensor) -> Tensor:
+    """Over prototypes: (B, K, N) to (B, 1, N)."""
+    if scores.requires_grad:
+        return scores.logsumexp(dim=1, keepdim=True)
+    # The same, bit by bit, in fewer passes: without a look at each sample for infinities, which
+    # `fit_mixture` refuses at its end.
+    largest = scores.amax(dim=1, keepdim=True)
+    return (scores - largest).exp_().sum(dim=1, keepdim=True).log_().add_(largest)
 
 
 def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor) -> Tensor:
