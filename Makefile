@@ -8,7 +8,8 @@
 #
 # make tables and make models, see book/reproduce.md:
 #   PROFILE=mini      or paper
-#   TABLES="table1"   these tables; NAMES="..." these records; without both, all
+#   TABLES="table-1"  these tables; NAMES="..." these records; without both, all
+#   PROTOCOL=ours     of the paper profile
 #   CORES=2           runs at once, of one thread each; GPUS=1 runs at once with a GPU each
 #   WHERE=local       or slurm, a folder of workflow/profiles
 #   CONFIG=           further settings of workflow/Snakefile, as NAME=VALUE
@@ -19,6 +20,7 @@ TORCH_INDEX =
 WORKERS = 2
 
 PROFILE = mini
+PROTOCOL =
 TABLES =
 NAMES =
 CORES = 2
@@ -77,10 +79,12 @@ notebooks: $(READY)  ## run all notebooks and write their outputs into notebooks
 
 SNAKEMAKE = $(PY) -m snakemake -s workflow/Snakefile --workflow-profile workflow/profiles/$(WHERE) \
   --cores $(CORES) $(if $(filter local,$(WHERE)),--resources gpu=$(GPUS))
-SWEEP = --config profile=$(PROFILE) tables="$(TABLES)" names="$(NAMES)" $(CONFIG)
+SWEEP = --config profile=$(PROFILE) tables="$(TABLES)" names="$(NAMES)" \
+  protocol=$(PROTOCOL) $(CONFIG)
 
 tables: $(READY)  ## make the run records that are missing, then fill the tables from all records
-	@$(SNAKEMAKE) $(SWEEP); code=$$?; $(PY) -m pmms tables && exit $$code
+	@$(SNAKEMAKE) $(SWEEP); code=$$?; \
+	  $(PY) -m pmms tables --profile $(PROFILE) $(if $(PROTOCOL),--protocol $(PROTOCOL)) && exit $$code
 
 models: $(READY)  ## make trained weights with model cards, in models/
 	$(SNAKEMAKE) models $(SWEEP)

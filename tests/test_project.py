@@ -85,7 +85,13 @@ def test_conda_environment_installs_what_make_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "folder, extras", [("pmms", []), ("book", ["book"]), ("tests", ["book", "test"])]
+    "folder, extras",
+    [
+        ("pmms", []),
+        ("book", ["book"]),
+        ("workflow", ["book", "scale"]),
+        ("tests", ["book", "test"]),
+    ],
 )
 def test_every_import_is_a_declared_dependency(folder: str, extras: list[str]) -> None:
     declared = [Requirement(r).name for r in PROJECT["dependencies"]]
@@ -95,7 +101,9 @@ def test_every_import_is_a_declared_dependency(folder: str, extras: list[str]) -
     declared = {canonicalize_name(name) for name in declared}
     # Installed by one of the declared packages as a part of itself.
     declared |= {"nbformat", "jupyter-client", "traitlets", "docutils"} if extras else set()
-    own = {path.stem for top in ("book", "tests") for path in (ROOT / top).rglob("*.py")} | {"pmms"}
+    own = {
+        path.stem for top in ("book", "tests", "workflow") for path in (ROOT / top).rglob("*.py")
+    } | {"pmms"}
     provider = metadata.packages_distributions()
     undeclared = {}
     for path in (ROOT / folder).rglob("*.py"):

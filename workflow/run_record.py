@@ -126,9 +126,10 @@ def _free_gpu(folder: Path, count: int) -> tuple[FileLock, int]:
     while True:
         for index, lock in enumerate(locks):
             try:
-                return lock.acquire(timeout=1), index
+                lock.acquire(timeout=1)
             except Timeout:
                 continue
+            return lock, index
 
 
 def _fault(staged: Path, config: RunConfig) -> str | None:
