@@ -1,5 +1,6 @@
 """Size and speed of the models beside the paper's: parameters counted, rates from the benchmark."""
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -15,6 +16,7 @@ BENCHMARK = "bench-forward"
 SIZES = (321, 481)
 
 
+@cache
 def parameters_in_millions(profile: str, model: str, *, backbone: str | None = None) -> float:
     """Weights of a model as a profile has it, the backbone's among them. No weight is loaded."""
     given = {"model": model, "root": "."} | ({} if backbone is None else {"backbone": backbone})
