@@ -12,9 +12,13 @@ from pmms.data_commands import add_command, add_data_commands
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parse(arguments)
     try:
+        if getattr(options, "devices", 1) * getattr(options, "nodes", 1) > 1:
+            from pmms.together import together
+
+            words = sys.argv[1:] if arguments is None else list(arguments)
+            return together(options, words, reread=parse)
         return options.command(options) or 0
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"pmms: {error}", file=sys.stderr)
@@ -29,14 +33,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The words of a command line, read."""
+    return _parser().parse_args(arguments)
+
+
 def train_command(options: argparse.Namespace) -> None:
     """Train one model and write it to a file."""
     from pmms.checkpoints import save_model
     from pmms.data import load_data
     from pmms.experiment import new_model, prepare_images, train_model
+    from pmms.together import is_first, say
 
     config = _config(options)
-    where = {"device": options.device, "workers": options.workers}
+    where = _where(options)
     data = load_data(config.data, cache=options.cache)
     model = new_model(config)
     images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
@@ -45,9 +55,13 @@ def train_command(options: argparse.Namespace) -> None:
         config, model, data, images, folder=folder, tensorboard=options.tensorboard, **where
     )
     out = Path(options.out) if options.out else folder / "model.safetensors"
-    save_model(model, out, size=config.data.test_size, parameters=config.flat())
-    print(f"loss {history[0].loss:.3f} -> {history[-1].loss:.3f}; log and checkpoint in {folder}")
-    print(f"model written to {out}")
+    if is_first(options):
+        save_model(model, out, size=config.data.test_size, parameters=config.flat())
+    say(
+        options,
+        f"loss {history[0].loss:.3f} -> {history[-1].loss:.3f}; log and checkpoint in {folder}",
+    )
+    say(options, f"model written to {out}")
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -56,6 +70,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from pmms.config import changed_run
     from pmms.data import load_data
     from pmms.experiment import evaluate_model, prepare_images
+    from pmms.together import say
 
     model, _ = load_model(options.model)
     parameters = load_notes(options.model).get("parameters")
@@ -64,39 +79,39 @@ def evaluate_command(options: argparse.Namespace) -> None:
             f"{options.model} does not say what it was trained on; `evaluate` tests models that "
             "`train` has written"
         )
-    config = changed_run(parameters, **_parameters(options.set))
-    where = {"device": options.device, "workers": options.workers}
+    config = changed_run(parameters, **_changes(options))
+    where = _where(options)
     data = load_data(config.data, cache=options.cache)
     images = prepare_images(
         config, data, model.backbone, cache=options.cache, training=False, **where
     )
     result = evaluate_model(config, model, data, images, **where)
-    print(result.table())
-    print(f"\nprotocol {config.protocol.label}, {config.protocol.shots}-shot")
+    say(options, result.table())
+    say(options, f"\nprotocol {config.protocol.label}, {config.protocol.shots}-shot")
 
 
 def run_command(options: argparse.Namespace) -> None:
     """Train, evaluate with controls, and write the run record."""
     from pmms.experiment import run
+    from pmms.together import say
 
     config = _config(options)
     path = Path(options.results) / f"{config.name}.json"
     if path.is_file() and not options.again:
-        print(f"{path} exists; nothing to do (--again runs it anew)")
+        say(options, f"{path} exists; nothing to do (--again runs it anew)")
         return
     record = run(
         config,
         results=options.results,
         runs=options.runs,
         cache=options.cache,
-        device=options.device,
-        workers=options.workers,
         tensorboard=options.tensorboard,
+        **_where(options),
     )
     for name, values in record.scores.items():
         low, high = values["interval"]
-        print(f"{name:>14}  mIoU {values['miou']:6.2f}  ({low:.2f} to {high:.2f})")
-    print(f"record written to {path}")
+        say(options, f"{name:>14}  mIoU {values['miou']:6.2f}  ({low:.2f} to {high:.2f})")
+    say(options, f"record written to {path}")
 
 
 def predict_command(options: argparse.Namespace) -> None:
@@ -162,6 +177,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--device", default="cpu", help="for example cpu or cuda")
         sub.add_argument("--workers", type=int, default=2, help="processes that load images")
         sub.add_argument("--cache", default=".cache/pmms", help="folder for kept features")
+        sub.add_argument("--devices", type=int, default=1, help="processes, each with its own GPU")
+        sub.add_argument("--nodes", type=int, default=1, help="machines with as many each")
+        sub.add_argument(
+            "--precision", choices=("float32", "bfloat16"), help="as --set precision=..."
+        )
+        sub.set_defaults(fabric=None)
 
     def settings(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
@@ -222,7 +243,20 @@ def _add_set(sub: argparse.ArgumentParser) -> None:
 def _config(options: argparse.Namespace) -> Any:
     from pmms.config import run_config
 
-    return run_config(options.profile, **_parameters(options.set))
+    return run_config(options.profile, **_changes(options))
+
+
+def _changes(options: argparse.Namespace) -> dict[str, Any]:
+    """Parameters of the run from the command line."""
+    parameters = _parameters(options.set)
+    if options.precision is not None:
+        parameters["precision"] = options.precision
+    return parameters
+
+
+def _where(options: argparse.Namespace) -> dict[str, Any]:
+    """Where a command computes."""
+    return {"device": options.device, "workers": options.workers, "fabric": options.fabric}
 
 
 def _parameters(settings: Sequence[str]) -> dict[str, Any]:

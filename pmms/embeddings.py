@@ -47,6 +47,7 @@ def embedded_batches(
     workers: int = 0,
     device: torch.device | str = "cpu",
     keep: int = KEPT,
+    take: Sequence[int] | None = None,
 ) -> Iterator[TestBatch]:
     """Episodes as embeddings, one at a time.
 
@@ -58,11 +59,12 @@ def embedded_batches(
         workers: processes that load images.
         device: where embeddings are kept.
         keep: images whose embedding is kept; the least recently used one leaves first.
+        take: which episodes, counted through all samplers, in this order; None takes all.
     """
+    places = [(sampler, i) for sampler in samplers for i in range(len(sampler))]
     episodes = [
         (sampler[i], sampler[another_class(sampler, i)] if wrong_support else sampler[i])
-        for sampler in samplers
-        for i in range(len(sampler))
+        for sampler, i in (places if take is None else [places[place] for place in take])
     ]
     if not episodes:
         return

@@ -1,7 +1,7 @@
 """Test episodes in batches of kept features, with the label maps they are scored on. What a
 protocol does to a label map before it is scored stands here too."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -95,22 +95,41 @@ def scored_labels(labels: Tensor, protocol: Protocol, transform: EvalTransform) 
     return _nearest(torch.from_numpy(np.array(there)), (height, width))
 
 
-def bank_batches(
-    bank: FeatureBank, sampler: Sampler, *, wrong_support: bool, device: torch.device
-) -> Iterator[TestBatch]:
-    """Episodes of kept features, ``BATCH`` at a time."""
-    for start in range(0, len(sampler), BATCH):
-        indices = range(start, min(start + BATCH, len(sampler)))
-        episodes = [sampler[i] for i in indices]
-        batch = bank.batch(episodes, device=device)
-        if wrong_support:
-            shown = bank.batch([sampler[another_class(sampler, i)] for i in indices], device=device)
-            batch = batch._replace(support=shown.support, support_mask=shown.support_mask)
-        yield TestBatch(
-            batch.support, batch.support_mask, batch.query,
-            tuple(bank.label_map(episode.query) for episode in episodes),
-            batch.class_id.cpu(), are="features",
-        )  # fmt: skip
+def batch_indices(samplers: Sequence[Sampler]) -> list[tuple[int, Sampler, range]]:
+    """All episodes, ``BATCH`` at a time; no batch is of two samplers.
+
+    Returns:
+        For each batch the place of its first episode among all of them, its sampler, and the
+        indices there.
+    """
+    batches, first = [], 0
+    for sampler in samplers:
+        for start in range(0, len(sampler), BATCH):
+            indices = range(start, min(start + BATCH, len(sampler)))
+            batches.append((first + start, sampler, indices))
+        first += len(sampler)
+    return batches
+
+
+def bank_batch(
+    bank: FeatureBank,
+    sampler: Sampler,
+    indices: Sequence[int],
+    *,
+    wrong_support: bool,
+    device: torch.device,
+) -> TestBatch:
+    """Some episodes as kept features."""
+    episodes = [sampler[i] for i in indices]
+    batch = bank.batch(episodes, device=device)
+    if wrong_support:
+        shown = bank.batch([sampler[another_class(sampler, i)] for i in indices], device=device)
+        batch = batch._replace(support=shown.support, support_mask=shown.support_mask)
+    return TestBatch(
+        batch.support, batch.support_mask, batch.query,
+        tuple(bank.label_map(episode.query) for episode in episodes),
+        batch.class_id.cpu(), are="features",
+    )  # fmt: skip
 
 
 def another_class(sampler: Sampler, index: int) -> int:

@@ -1,17 +1,21 @@
 """Evaluation: a model, episodes and a protocol to integer counts, and from these to scores."""
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from pmms.datasets.base import SegmentationDataset
+from pmms.distributed import Team, share
 from pmms.embeddings import Embed, embedded_batches
 from pmms.episode_batches import (
+    Sampler,
     TestBatch,
-    bank_batches,
+    bank_batch,
+    batch_indices,
     scored_labels,
     source_transform,
 )
@@ -24,6 +28,9 @@ from pmms.progress import progress_bar
 from pmms.protocol_episodes import protocol_sampler
 from pmms.protocols import PROTOCOLS, Protocol
 from pmms.transforms import EvalTransform
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Control = Literal["wrong_support", "everything", "all_objects"]
 
@@ -81,6 +88,7 @@ def evaluate(
     precision: Literal["float32", "bfloat16"] = "float32",
     workers: int = 0,
     description: str = "evaluate",
+    fabric: "Fabric | None" = None,
 ) -> Result:
     """Test a model on episodes of some classes.
 
@@ -103,6 +111,9 @@ def evaluate(
         precision: "bfloat16" for automatic mixed precision.
         workers: processes that load images; no effect on the result.
         description: title of the progress bar.
+        fabric: of :func:`pmms.distributed.start`, where several processes test together: each of
+            them makes this call, takes a share of the episodes, and returns the result of all. It
+            is that of one process with as many threads, to the bit. ``device`` is then Fabric's.
 
     Raises:
         ValueError: impossible episodes (see :func:`pmms.protocol_episodes.protocol_sampler`); a
@@ -113,12 +124,16 @@ def evaluate(
         raise ValueError(f"control must be None or one of {get_args(Control)}, got {control!r}")
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16', got {precision!r}")
-    device = torch.device(device)
+    team = Team(fabric)
+    device = torch.device(device) if fabric is None else fabric.device
     transform = source_transform(images, protocol, size)
     model.eval().to(device)
-    class_ids: list[Tensor] = []
-    counts: list[Tensor] = []
-    total = protocol.episodes * len(protocol.seeds)
+    dataset = images.dataset if isinstance(images, FeatureBank) else images
+    samplers = [protocol_sampler(protocol, dataset, classes, seed=s) for s in protocol.seeds]
+    total = sum(map(len, samplers))
+    # Of the episodes that other processes take the rows stay zero, until all are added up.
+    class_ids = torch.zeros(total, dtype=torch.int64)
+    counts = torch.zeros(total, 4, dtype=torch.int64)
     autocast = torch.autocast(device.type, torch.bfloat16, precision == "bfloat16")
 
     def embed(pixels: Tensor) -> Tensor:
@@ -127,39 +142,46 @@ def evaluate(
         with autocast:
             return model.embed(pixels)
 
-    with torch.inference_mode(), progress_bar(total, description, unit="episode") as progress:
-        for batch in _batches(
-            images, classes, protocol, transform, embed, control, workers, device
-        ):
+    wrong = control == "wrong_support"
+    batches = _batches(images, samplers, transform, embed, wrong, workers, device, team)
+    here = math.ceil(total / team.size)
+    with torch.inference_mode(), progress_bar(here, description, unit="episode") as progress:
+        for rows, batch in batches:
             with autocast:
                 logits = _logits(model, batch, protocol, control)
-            counts.append(_count(batch, logits, protocol, transform, control))
-            class_ids.append(batch.class_id)
-            progress.update(len(batch.labels))
-    dataset = images.dataset if isinstance(images, FeatureBank) else images
-    return _result(torch.cat(class_ids), torch.cat(counts), dataset, classes, protocol)
+            counts[rows] = _count(batch, logits, protocol, transform, control)
+            class_ids[rows] = batch.class_id
+            progress.update(len(rows))
+    return _result(team.total(class_ids), team.total(counts), dataset, classes, protocol)
 
 
 def _batches(
     images: FeatureBank | SegmentationDataset,
-    classes: Collection[int],
-    protocol: Protocol,
+    samplers: Sequence[Sampler],
     transform: EvalTransform,
     embed: Embed,
-    control: Control | None,
+    wrong: bool,
     workers: int,
     device: torch.device,
-) -> Iterator[TestBatch]:
-    wrong = control == "wrong_support"
-    dataset = images.dataset if isinstance(images, FeatureBank) else images
-    samplers = [protocol_sampler(protocol, dataset, classes, seed=s) for s in protocol.seeds]
+    team: Team,
+) -> Iterator[tuple[list[int], TestBatch]]:
+    """This process's share of the episodes, with their places among all of them."""
     if isinstance(images, FeatureBank):
-        for sampler in samplers:
-            yield from bank_batches(images, sampler, wrong_support=wrong, device=device)
-    else:
-        yield from embedded_batches(
-            samplers, transform, embed, wrong_support=wrong, workers=workers, device=device
-        )
+        # Whole batches: which episodes are computed together does not depend on who does it.
+        for first, sampler, indices in share(batch_indices(samplers), team):
+            batch = bank_batch(images, sampler, indices, wrong_support=wrong, device=device)
+            yield list(range(first, first + len(indices))), batch
+        return
+    places = list(range(sum(map(len, samplers))))
+    if team.size > 1:
+        # Episodes of a class share images: together they need fewer embeddings.
+        of_class = [episode.class_id for sampler in samplers for episode in sampler]
+        places = share(sorted(places, key=of_class.__getitem__), team)
+    batches = embedded_batches(
+        samplers, transform, embed, take=places, wrong_support=wrong, workers=workers, device=device
+    )
+    for place, batch in zip(places, batches, strict=True):
+        yield [place], batch
 
 
 def _logits(

@@ -1,11 +1,10 @@
 """One run: data, model, training, evaluation with its controls, record."""
 
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -13,6 +12,7 @@ from pmms.backbones import Backbone
 from pmms.config import RunConfig
 from pmms.data import Data, load_data
 from pmms.datasets.base import SegmentationDataset
+from pmms.distributed import Team
 from pmms.episodes import EpisodeSampler, mix
 from pmms.evaluation import Control, Result, evaluate
 from pmms.features import FeatureBank, bank_megabytes, feature_bank
@@ -20,10 +20,15 @@ from pmms.folds import FOLDS
 from pmms.models import FewShotSegmenter, build_model
 from pmms.protocol_episodes import protocol_sampler
 from pmms.protocols import Protocol
-from pmms.results import RunRecord, environment, peak_memory_mb
+from pmms.results import RunRecord
+from pmms.run_record import Stopwatch, make_record
 from pmms.run_state import LossPoint
 from pmms.training import train
+from pmms.training_processes import train_in_processes
 from pmms.transforms import TrainTransform
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 CONTROLS: tuple[Control, ...] = ("everything", "all_objects", "wrong_support")
 
@@ -53,17 +58,26 @@ def prepare_images(
     workers: int = 0,
     limit_mb: float = 4000,
     training: bool = True,
+    fabric: "Fabric | None" = None,
 ) -> Images:
     """Training and test images of a run, as features that are computed once where that can be.
 
     It can where the backbone is frozen and the features fit ``limit_mb`` (units of 10^6 bytes): of
     the test images, which are seen most often, and of the training images in what is then left.
     What does not fit stays images. Without ``training``, or with a model that has none, there are
-    no training features.
+    no training features. Of several processes the first computes what the others read from
+    ``cache``.
     """
     test = protocol_images(config, data)
     if config.train.backbone_lr > 0:
         return Images(data.train, test)
+    team = Team(fabric)
+    if team.size > 1:
+        with team.chief_first() if cache is not None else nullcontext():
+            return prepare_images(
+                config, data, backbone, cache=cache, device=fabric.device, workers=workers,
+                limit_mb=limit_mb, training=training,
+            )  # fmt: skip
     shared = {"cache": cache, "device": device, "workers": workers}
     train_as = {"size": config.data.train_size, "views": config.data.views}
     test_size = config.data.test_size
@@ -108,8 +122,16 @@ def train_model(
     device: torch.device | str = "cpu",
     workers: int = 0,
     tensorboard: bool = False,
+    devices: int = 1,
+    fabric: "Fabric | None" = None,
 ) -> list[LossPoint]:
-    """Train the model of a run; see :func:`pmms.training.train`. One support image an episode."""
+    """Train the model of a run; see :func:`pmms.training.train`. One support image an episode.
+
+    Args:
+        devices: processes that are started for the training and end with it, see
+            :func:`pmms.training_processes.train_in_processes`.
+        fabric: of processes that are there already, this one among them.
+    """
     sampler = EpisodeSampler(
         data.train,
         data.train_classes,
@@ -118,10 +140,12 @@ def train_model(
     )
     kept = isinstance(images.train, FeatureBank)
     source = images.train if kept else TrainTransform(config.data.train_size)
-    return train(
-        model, source, sampler, config.train,
-        folder=folder, device=device, workers=workers, tensorboard=tensorboard,
-    )  # fmt: skip
+    options: dict[str, Any] = {"folder": folder, "workers": workers, "tensorboard": tensorboard}
+    if devices > 1 and fabric is None:
+        return train_in_processes(
+            model, source, sampler, config.train, devices=devices, device=str(device), **options
+        )
+    return train(model, source, sampler, config.train, device=device, fabric=fabric, **options)
 
 
 def evaluate_model(
@@ -135,13 +159,14 @@ def evaluate_model(
     protocol: Protocol | None = None,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    fabric: "Fabric | None" = None,
 ) -> Result:
     """Test the model of a run on ``classes`` (None: the test classes of the run)."""
     return evaluate(
         model, images.test, data.test_classes if classes is None else classes,
         protocol=protocol or config.protocol, size=config.data.test_size, control=control,
         device=device, precision=config.train.precision, workers=workers,
-        description=control or "evaluate",
+        description=control or "evaluate", fabric=fabric,
     )  # fmt: skip
 
 
@@ -154,6 +179,7 @@ def run(
     device: torch.device | str = "cpu",
     workers: int = 0,
     tensorboard: bool = False,
+    fabric: "Fabric | None" = None,
 ) -> RunRecord:
     """Do a whole run: data, features, training, evaluation with its controls, record.
 
@@ -167,6 +193,8 @@ def run(
         device: where the model runs.
         workers: processes that load images.
         tensorboard: also log to TensorBoard.
+        fabric: of several processes that do the run together, see :mod:`pmms.distributed`; each
+            makes this call, and the first writes the files.
 
     Raises:
         ValueError: too few test images or episodes for every class to be scored, found before
@@ -181,7 +209,7 @@ def run(
     data = load_data(config.data, cache=cache)
     _check_episodes(config, data)
     model = new_model(config)
-    where: dict[str, Any] = {"device": device, "workers": workers}
+    where: dict[str, Any] = {"device": device, "workers": workers, "fabric": fabric}
     images = prepare_images(config, data, model.backbone, cache=cache, **where)
     watch.lap("images")
     scores: dict[str, Any] = {}
@@ -200,9 +228,10 @@ def run(
     scores["model"] = evaluate_model(config, model, data, images, **where).summary()
     watch.lap("evaluate")
     record = make_record(
-        config, scores, history, watch.seconds, device=device, left_out=data.left_out
-    )
-    if results is not None:
+        config, scores, history, watch.seconds, device=device, left_out=data.left_out,
+        processes=Team(fabric).size,
+    )  # fmt: skip
+    if results is not None and Team(fabric).chief:
         record.save(results)
     return record
 
@@ -220,12 +249,14 @@ def score_controls(
     *,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    fabric: "Fabric | None" = None,
 ) -> dict[str, dict[str, Any]]:
     """Summaries of the controls and, after training, of "seen_classes"; one episode seed each."""
     shared: dict[str, Any] = {
         "protocol": first_seed(config),
         "device": device,
         "workers": workers,
+        "fabric": fabric,
     }
     scores = {
         control: evaluate_model(config, model, data, images, control=control, **shared).summary()
@@ -256,46 +287,3 @@ def _check_episodes(config: RunConfig, data: Data) -> None:
             raise ValueError(
                 f"episodes must be more than {protocol.episodes}: none of them is of {names}"
             )
-
-
-def make_record(
-    config: RunConfig,
-    scores: Mapping[str, Any],
-    history: Sequence[LossPoint],
-    seconds: Mapping[str, float],
-    *,
-    device: torch.device | str = "cpu",
-    left_out: Mapping[str, int] = MappingProxyType({}),
-) -> RunRecord:
-    """The record of a run that has ended; see :class:`pmms.results.RunRecord`.
-
-    Where the data lay is left out, see :meth:`pmms.config.RunConfig.portable`. ``left_out`` names
-    the classes that were not scored, see :class:`pmms.data.Data`; it stands with the protocol.
-    """
-    protocol = config.protocol.record()
-    if left_out:
-        protocol["left_out"] = dict(left_out)
-    return RunRecord(
-        name=config.name,
-        parameters=config.portable(),
-        protocol=protocol,
-        scores=scores,
-        loss=tuple((point.step, point.loss) for point in history),
-        seconds=seconds,
-        peak_memory_mb=peak_memory_mb(),
-        environment=environment(device),
-    )
-
-
-class Stopwatch:
-    """Seconds spent on named parts of a run."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Add the time since the last call to ``name``."""
-        now = time.perf_counter()
-        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
-        self._last = now

@@ -86,6 +86,7 @@ class RunState:
         optimizer: its momentum likewise.
         settings: JSON values that decide the run; a checkpoint of other settings is refused.
         folder: for checkpoint and log; None keeps nothing.
+        writes: whether this process writes them, or another one of its team.
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class RunState:
         *,
         settings: dict[str, Any],
         folder: Path | None,
+        writes: bool = True,
     ) -> None:
         self.model, self.optimizer, self.folder = model, optimizer, folder
+        self.writes = writes
         self.settings = json.dumps(settings, sort_keys=True)
         self.step = 0
         self.history: list[LossPoint] = []
@@ -144,6 +147,8 @@ class RunState:
             return
         if self.pending:
             self._mean_loss()
+        if not self.writes:
+            return
         content = {
             "settings": self.settings,
             "step": self.step,

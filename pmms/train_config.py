@@ -23,6 +23,8 @@ class TrainConfig:
         seed: of the episodes, the views, dropout.
         log_every: steps between two rows of the log, each the mean loss since the last.
         checkpoint_every: steps between two checkpoints.
+        accumulate: parts of a batch that are computed one after the other, for less memory; the
+            gradients add up to those of the whole batch. Only BatchNorm sees the smaller parts.
     """
 
     iterations: int = 200_000
@@ -37,12 +39,18 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 20
     checkpoint_every: int = 500
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "log_every", "checkpoint_every"):
+        counts = ("iterations", "batch_size", "log_every", "checkpoint_every", "accumulate")
+        for name in counts:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"accumulate must divide batch_size, {self.batch_size}; got {self.accumulate}"
+            )
         ranges = {
             "learning_rate": 0 < self.learning_rate < math.inf,
             "momentum": 0 <= self.momentum < 1,

@@ -6,26 +6,30 @@ from (seed, t), on nothing else. So a checkpoint is the weights, the optimiser's
 a resumed run ends with the same bits as one that was never interrupted.
 """
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
-from pmms.episodes import EpisodeDataset, EpisodeSampler, Transform, collate, mix
-from pmms.features import FeatureBank, FeatureBatch, weights_digest
+from pmms.batch_parts import Part, PartInTurn, as_parts, batch_parts
+from pmms.distributed import Team
+from pmms.episodes import EpisodeSampler, Transform, mix
+from pmms.features import FeatureBank
 from pmms.folds import VOID
+from pmms.interrupts import sigint_noted
 from pmms.models import FewShotSegmenter, Prediction, upsample
 from pmms.progress import progress_bar
 from pmms.run_state import LossPoint, RunState, alone_in
 from pmms.train_config import TrainConfig
+from pmms.training_batches import predict, step_batches
+from pmms.training_settings import check_training, deciding_settings
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _DROPOUT = 1  # stream of random numbers for dropout, apart from the one for views
 
@@ -44,6 +48,7 @@ def train(
     device: torch.device | str = "cpu",
     workers: int = 0,
     tensorboard: bool = False,
+    fabric: "Fabric | None" = None,
 ) -> list[LossPoint]:
     """Train ``model`` in place on the episodes of ``sampler``.
 
@@ -59,6 +64,9 @@ def train(
         device: for example "cpu" or "cuda".
         workers: processes that load images; no effect on the result.
         tensorboard: also write TensorBoard events to ``folder``.
+        fabric: of :func:`pmms.distributed.start`, where several processes train together: each of
+            them makes this call, with the same arguments, and a part of every batch. The folder
+            must be shared. ``device`` is then Fabric's.
 
     Returns:
         The log, one point every ``log_every`` steps.
@@ -68,12 +76,14 @@ def train(
         FloatingPointError: the loss became NaN or infinite; the last checkpoint stays.
         TrainingInterrupted: after SIGINT, once the state is saved (only with ``folder``).
     """
-    _check(model, source, sampler, config)
+    check_training(model, source, sampler, config)
     folder = None if folder is None else Path(folder)
-    with alone_in(folder):
+    team = Team(fabric)
+    device = torch.device(device) if fabric is None else fabric.device
+    with alone_in(folder, agreed=team.all, chief=team.chief):
         return _train(
             model, source, sampler, config,
-            folder=folder, device=torch.device(device), workers=workers, tensorboard=tensorboard,
+            folder=folder, device=device, workers=workers, tensorboard=tensorboard, team=team,
         )  # fmt: skip
 
 
@@ -87,38 +97,55 @@ def _train(
     device: torch.device,
     workers: int,
     tensorboard: bool,
+    team: Team,
 ) -> list[LossPoint]:
+    parts = batch_parts(
+        config.batch_size, rank=team.rank, processes=team.size, accumulate=config.accumulate
+    )
+    in_parts = team.size * config.accumulate > 1
     model.to(device)
     frozen = config.backbone_lr == 0
     model.backbone.requires_grad_(not frozen)
     optimizer = _optimizer(model, config)
-    state = RunState(
-        model, optimizer, settings=_settings(model, source, sampler, config), folder=folder
-    )
+    settings = deciding_settings(model, source, sampler, config)
+    state = RunState(model, optimizer, settings=settings, folder=folder, writes=team.chief)
     state.resume()
-    batches = _batches(source, sampler, config, state.step, workers, device)
-    writer = _tensorboard(state) if tensorboard and state.folder is not None else None
+    if team.total(torch.tensor(state.step)) != team.size * state.step:
+        raise ValueError(
+            f"{folder} must be one folder that all processes share, checkpoint and all"
+        )
+    batches = step_batches(
+        source, sampler, config, parts, start=state.step, workers=workers, device=device
+    )
+    loss_of = team.wrapped(_Loss(model, config, device))
+    turn = PartInTurn()
+    writer = _tensorboard(state) if tensorboard and folder is not None and team.chief else None
     progress = progress_bar(config.iterations, "train", unit="step", initial=state.step)
     cuda = [device] if device.type == "cuda" else []
     # The caller's generators stay as they are.
     with (
         torch.random.fork_rng(devices=cuda),
-        _sigint_noted(state.folder) as stop,
+        sigint_noted(state.folder) as stop,
         progress,
         nullcontext() if writer is None else closing(writer),
+        as_parts(model, turn, total=team.total if team.size > 1 else None)
+        if in_parts
+        else nullcontext(),
     ):
         while state.step < config.iterations:
-            torch.manual_seed(mix(config.seed, _DROPOUT, state.step))
             _train_mode(model, frozen)
             rate = config.learning_rate_at(state.step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
             batch = next(batches)
-            with torch.autocast(device.type, torch.bfloat16, config.precision == "bfloat16"):
-                prediction = _predict(model, batch)
-            loss = segmentation_loss(prediction, batch.query_mask, void=config.void)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            seed = mix(config.seed, _DROPOUT, state.step)
+            if in_parts:
+                loss = _backward_in_parts(loss_of, batch, parts, turn, team, config, seed)
+            else:
+                torch.manual_seed(seed)
+                loss = loss_of(batch[0])
+                loss.backward()
             optimizer.step()
             state.step += 1
             state.pending.append(loss.detach())
@@ -129,19 +156,72 @@ def _train(
                 progress.set_postfix(loss=f"{point.loss:.3f}")
                 if writer is not None:
                     writer.add_scalar("loss", point.loss, point.step)
-            stopped = stop()  # asked once: a signal between two questions would not be saved
+            # Asked once: a signal between two questions would not be saved.
+            stopped = team.any(stop())
             if state.step % config.checkpoint_every == 0 or last or stopped:
                 state.save()
             if stopped and not last:
+                team.wait()  # for the checkpoint
                 raise TrainingInterrupted(
                     f"stopped after step {state.step} of {config.iterations}; the same call goes on"
                 )
+    team.wait()
     model.eval()
     return state.history
 
 
+class _Loss(nn.Module):
+    """The loss of a batch, or of a part of one: what DDP wraps."""
+
+    def __init__(self, model: FewShotSegmenter, config: TrainConfig, device: torch.device) -> None:
+        super().__init__()
+        self.model, self.void, self.device = model, config.void, device
+        self.bfloat16 = config.precision == "bfloat16"
+
+    def forward(self, batch: Any, pixels: Tensor | None = None) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, self.bfloat16):
+            prediction = predict(self.model, batch)
+        return segmentation_loss(prediction, batch.query_mask, void=self.void, pixels=pixels)
+
+
+def _backward_in_parts(
+    loss_of: nn.Module,
+    batches: Sequence[Any],
+    parts: Sequence[Part],
+    turn: PartInTurn,
+    team: Team,
+    config: TrainConfig,
+    seed: int,
+) -> Tensor:
+    """Gradients and loss of a batch whose parts are ``batches`` here and those of other processes.
+
+    Each part's pixels are divided by the number of them in the whole, so that the losses add up to
+    that of the whole.
+    """
+    pixels = torch.stack([_pixels(batch.query_mask, config.void) for batch in batches]).sum()
+    pixels = team.total(pixels)
+    losses = []
+    for batch, turn.part in zip(batches, parts, strict=True):
+        torch.manual_seed(seed)
+        loss = loss_of(batch, pixels)
+        losses.append(loss.detach())
+        # DDP takes the mean over the processes; the sum is meant.
+        team.backward(loss * team.size, loss_of, last=turn.part is parts[-1])
+    return team.total(torch.stack(losses).sum())
+
+
+def _pixels(query_mask: Tensor, void: str) -> Tensor:
+    """How many pixels the loss is a mean over."""
+    counted = torch.ones_like(query_mask) if void == "background" else query_mask != VOID
+    return counted.sum()
+
+
 def segmentation_loss(
-    prediction: Prediction, query_mask: Tensor, *, void: Literal["ignore", "background"] = "ignore"
+    prediction: Prediction,
+    query_mask: Tensor,
+    *,
+    void: Literal["ignore", "background"] = "ignore",
+    pixels: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy at the query, upsampled to the mask, summed over the stages.
 
@@ -149,6 +229,7 @@ def segmentation_loss(
         prediction: of a model.
         query_mask: int64 (B, H, W), 0, 1, and 255 for void.
         void: "ignore" leaves void pixels out; "background" counts them as 0.
+        pixels: what the sum over the pixels is divided by; None takes their number, for the mean.
 
     Returns:
         Scalar, in nats.
@@ -157,45 +238,13 @@ def segmentation_loss(
     if void == "background":
         target = torch.where(query_mask == VOID, 0, query_mask)
     size = (target.shape[1], target.shape[2])
+    reduction = "mean" if pixels is None else "sum"
     losses = [
-        F.cross_entropy(upsample(logits, size), target, ignore_index=VOID)
+        F.cross_entropy(upsample(logits, size), target, ignore_index=VOID, reduction=reduction)
         for logits in prediction.stages
     ]
-    return torch.stack(losses).sum()
-
-
-def _batches(
-    source: FeatureBank | Transform,
-    sampler: EpisodeSampler,
-    config: TrainConfig,
-    start: int,
-    workers: int,
-    device: torch.device,
-) -> Iterator[Any]:
-    """The batches of steps ``start``, ``start + 1``, ... on ``device``."""
-    size = config.batch_size
-    if isinstance(source, FeatureBank):
-        for step in range(start, config.iterations):
-            episodes = [sampler[i] for i in range(step * size, (step + 1) * size)]
-            yield source.batch(episodes, seed=mix(config.seed, step), device=device)
-        return
-    episodes = EpisodeDataset(sampler, source)
-    rest = Subset(episodes, range(start * size, config.iterations * size))
-    pinned = device.type == "cuda"
-    # A loader draws a number when it starts; from the global generator, the dropout of the first
-    # step after a resume would differ.
-    loader = DataLoader(
-        rest, batch_size=size, collate_fn=collate, num_workers=workers, pin_memory=pinned,
-        generator=torch.Generator(),
-    )  # fmt: skip
-    for batch in loader:
-        yield batch.to(device, non_blocking=pinned)
-
-
-def _predict(model: FewShotSegmenter, batch: Any) -> Prediction:
-    if isinstance(batch, FeatureBatch):
-        return model.segment(batch.support, batch.support_mask, batch.query)
-    return model(batch.support, batch.support_mask, batch.query)
+    loss = torch.stack(losses).sum()
+    return loss if pixels is None else loss / pixels
 
 
 def _train_mode(model: FewShotSegmenter, frozen: bool) -> None:
@@ -226,74 +275,8 @@ def _optimizer(model: FewShotSegmenter, config: TrainConfig) -> torch.optim.Opti
     )
 
 
-def _settings(
-    model: FewShotSegmenter,
-    source: FeatureBank | Transform,
-    sampler: EpisodeSampler,
-    config: TrainConfig,
-) -> dict[str, Any]:
-    """All that decides a run besides the first weights of the head; a checkpoint belongs to it."""
-    if isinstance(source, FeatureBank):
-        made_by = ["features", *source.features.shape[1:], *source.labels.shape[1:]]
-    else:
-        made_by = [type(source).__name__, getattr(source, "size", None)]
-    frozen = config.backbone_lr == 0
-    return {
-        "train": asdict(config),
-        "model": asdict(model.config),
-        "backbone": weights_digest(model.backbone) if frozen else None,  # then not in checkpoints
-        "source": made_by,
-        "dataset": sampler.dataset.fingerprint(),
-        "episodes": [sampler.classes, sampler.shots, sampler.seed],
-    }
-
-
 def _tensorboard(state: RunState) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
     # Points after the checkpoint, which are computed again, are dropped; the one at it stays.
     return SummaryWriter(str(state.folder), purge_step=state.step + 1)
-
-
-@contextmanager
-def _sigint_noted(folder: Path | None) -> Iterator[Callable[[], bool]]:
-    """Within the block SIGINT is only noted, so that a step ends and can be saved.
-
-    A second SIGINT works as ever, for a step that does not end. Without a folder nothing could be
-    saved, and outside the main thread no handler can be set: there the first one does, too.
-    """
-    noted: list[int] = []  # no threading.Event: its lock is no place to be interrupted at
-    if folder is None or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def note(number: int, _: object) -> None:
-        noted.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: bool(noted)
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _check(
-    model: FewShotSegmenter,
-    source: FeatureBank | Transform,
-    sampler: EpisodeSampler,
-    config: TrainConfig,
-) -> None:
-    if not any(p.requires_grad for n, p in model.named_parameters() if "backbone." not in n):
-        raise ValueError(f"{model.config.name} has nothing to train")
-    if isinstance(source, FeatureBank):
-        if config.backbone_lr > 0:
-            raise ValueError("kept features need a frozen backbone: set backbone_lr to 0")
-        if source.dataset is not sampler.dataset:
-            raise ValueError("the feature bank and the sampler are of different data sets")
-    needed = config.iterations * config.batch_size
-    if len(sampler) < needed:
-        raise ValueError(
-            f"{config.iterations} steps of {config.batch_size} episodes need a sampler of {needed} "
-            f"episodes, got one of {len(sampler)}"
-        )

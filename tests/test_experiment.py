@@ -1,6 +1,7 @@
 """Whole runs, and their parts: data without leaks, models from seeds, records."""
 
 import hashlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -296,7 +297,7 @@ def test_what_cannot_be_scored_is_refused_before_training(
 
 def test_a_stopwatch_adds_up(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([10.0, 11.0, 13.5, 14.0])
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(times))
     watch = Stopwatch()
     for name in ("a", "b", "a"):
         watch.lap(name)

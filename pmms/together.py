@@ -1,0 +1,51 @@
+"""A command of the command line in several processes."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pmms.distributed import in_processes, start, started_outside
+
+Reader = Callable[[list[str]], argparse.Namespace]
+
+
+def together(options: argparse.Namespace, arguments: list[str], *, reread: Reader) -> int:
+    """Do the command in ``options.devices`` processes on each of ``options.nodes`` machines.
+
+    Under ``srun`` or ``torchrun`` this is one of the processes; else it starts them, and each reads
+    the ``arguments`` again.
+
+    Returns:
+        The exit status.
+    """
+    where = {"devices": options.devices, "nodes": options.nodes, "device": options.device}
+    if started_outside():
+        options.fabric = start(**where)
+        return options.command(options) or 0
+    in_processes(_one, arguments, reread, **where)
+    return 0
+
+
+def is_first(options: argparse.Namespace) -> bool:
+    """Whether this is the only process of the command, or the one that writes and prints."""
+    return options.fabric is None or options.fabric.global_rank == 0
+
+
+def say(options: argparse.Namespace, text: str) -> None:
+    """Print; of several processes the first does."""
+    if is_first(options):
+        print(text)
+
+
+def _one(fabric: Any, arguments: list[str], reread: Reader) -> None:
+    """What each process does."""
+    from pmms.training import TrainingInterrupted
+
+    options = reread(arguments)
+    options.fabric = fabric
+    try:
+        options.command(options)
+    except TrainingInterrupted as error:
+        say(options, f"pmms: {error}")  # no failure
+    sys.stdout.flush()
