@@ -20,7 +20,7 @@ NONE = "–"
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """A table of texts: a title, a header, rows of as many cells, and sentences below it.
+    """A table of texts: a title, a header, rows of as many cells, and paragraphs below it.
 
     The first column is aligned to the left, the others to the right. Texts may hold `code`.
     """
@@ -51,7 +51,7 @@ def _ours(comparison: Comparison) -> Sheet:
     in_paper = any(result.row.paper for result in comparison.rows if result.row.parameters)
     header = [table.header, *(f"fold {fold}" for fold in table.folds), "mean"]
     header += [f"minus {_plain_label(table.against)}", "pairs", "runs"]
-    header += ["paper", "paper: difference"] if in_paper else []
+    header += ["paper (difference)"] if in_paper else []
     rows = []
     for result in comparison.rows:
         if result.row.parameters is None:
@@ -59,13 +59,11 @@ def _ours(comparison: Comparison) -> Sheet:
         empty = FAILED if result.failed else NOT_RUN
         cells = [_score(result.folds.get(fold), None, empty) for fold in table.folds]
         cells.append(_score(result.mean, result.interval, empty))
-        cells += _difference(result, against=result.row is against)
+        cells += _difference(result)
         whole = result.runs == result.wanted
         cells.append(f"{result.runs}" if whole else f"{result.runs} of {result.wanted}")
         if in_paper:
-            mean, difference = result.row.paper.get("mean"), result.paper_difference(against)
-            cells.append(NONE if mean is None else f"{mean:.2f}")
-            cells.append(NONE if difference is None else signed(difference))
+            cells.append(_of_paper(result.row.paper.get("mean"), result.paper_difference(against)))
         rows.append((result.row.label, *cells))
     return Sheet(title=table.title, header=tuple(header), rows=tuple(rows), notes=notes(comparison))
 
@@ -84,15 +82,13 @@ def _papers(comparison: Comparison) -> Sheet | None:
         for name, values in of_paper.rows.items()
         if name.startswith(table.paper_group)
     ]
+    published = f"Published numbers: mIoU in percent. {of_paper.caption}."
     folds = (column if column == "mean" else f"fold {column}" for column in paper.COLUMNS)
     return Sheet(
         title=table.title if alone else f"Table {table.paper_table} of the paper",
         header=(table.header, *folds),
         rows=tuple(rows),
-        notes=(
-            f"Published numbers: mIoU in percent. {of_paper.caption}.",
-            *(table.notes if alone else ()),
-        ),
+        notes=(" ".join([published, *(table.notes if alone else ())]),),
     )
 
 
@@ -109,12 +105,18 @@ def _score(value: float | None, interval: Interval | None, empty: str) -> str:
     return f"{value:.2f} ± {(interval.high - interval.low) / 2:.2f}{mark}"
 
 
-def _difference(result: RowResult, *, against: bool) -> tuple[str, str]:
+def _difference(result: RowResult) -> tuple[str, str]:
     found = result.difference
     if found is None:
         return NONE, NONE
     half = "" if found.interval is None else f" ± {found.interval.high - found.mean:.2f}"
     return f"{signed(found.mean)}{half}", f"{found.pairs}"
+
+
+def _of_paper(mean: float | None, difference: float | None) -> str:
+    if mean is None:
+        return NONE
+    return f"{mean:.2f}" + ("" if difference is None else f" ({signed(difference)})")
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -128,8 +130,9 @@ def markdown(sheet: Sheet, *, title: bool = True) -> str:
     lines = [f"**{sheet.title}**", ""] if title else []
     lines.append("| " + " | ".join(sheet.header) + " |")
     lines.append("|---|" + "---:|" * (len(sheet.header) - 1))
-    lines += ["| " + " | ".join(row) + " |" for row in sheet.rows]
-    lines += ["", " ".join(sheet.notes)] if sheet.notes else []
+    lines += ["| " + " | ".join(map(_unbroken, row)) + " |" for row in sheet.rows]
+    for paragraph in sheet.notes:
+        lines += ["", paragraph]
     return "\n".join(lines)
 
 
@@ -137,26 +140,33 @@ def html_table(sheet: Sheet) -> str:
     """A sheet in HTML, its title as the caption."""
 
     def cells(tag: str, texts: Sequence[str]) -> str:
-        first = f'<{tag} style="text-align: left">{_html(texts[0])}</{tag}>'
-        return first + "".join(
-            f'<{tag} style="text-align: right">{_html(text)}</{tag}>' for text in texts[1:]
+        sides = ["left"] + ["right"] * (len(texts) - 1)
+        return "".join(
+            f'<{tag} style="text-align: {side}">{_html(_unbroken(text))}</{tag}>'
+            for side, text in zip(sides, texts, strict=True)
         )
 
     lines = ["<table>", f"<caption>{_html(sheet.title)}</caption>"]
     lines.append(f"<thead><tr>{cells('th', sheet.header)}</tr></thead>")
     lines += ["<tbody>", *(f"<tr>{cells('td', row)}</tr>" for row in sheet.rows), "</tbody>"]
     lines.append("</table>")
-    lines += [f"<p>{_html(' '.join(sheet.notes))}</p>"] if sheet.notes else []
+    lines += [f"<p>{_html(paragraph)}</p>" for paragraph in sheet.notes]
     return "\n".join(lines)
 
 
 def latex(sheet: Sheet, *, label: str) -> str:
-    """A sheet as a LaTeX table environment; needs the package booktabs."""
+    """A sheet as a LaTeX table environment; needs the package booktabs.
+
+    The caption has the title and the first paragraph below the table; others become comments.
+    """
     columns = "l" + "r" * (len(sheet.header) - 1)
+    title = sheet.title if sheet.title.endswith(".") else f"{sheet.title}."
     lines = [
+        *(f"% {_latex(paragraph)}" for paragraph in sheet.notes[1:]),
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_latex(' '.join((_sentence(sheet.title), *sheet.notes)))}}}",
+        r"\footnotesize\setlength{\tabcolsep}{3pt}",
+        rf"\caption{{{_latex(' '.join((title, *sheet.notes[:1])))}}}",
         rf"\label{{tab:{label}}}",
         rf"\begin{{tabular}}{{{columns}}}",
         r"\toprule",
@@ -234,12 +244,13 @@ def _ends(name: str, interval: Interval | None) -> dict[str, str]:
     return {f"{name}_low": _number(low), f"{name}_high": _number(high)}
 
 
+def _unbroken(text: str) -> str:
+    """The text of a cell with spaces that do not break beside signs: "40.1 ± 0.5", "K = 3"."""
+    return re.sub(r" (?=[±=†])|(?<=[±=]) | of (?=\d)", lambda m: m[0].replace(" ", "\u00a0"), text)
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
 
 
 def _html(text: str) -> str:

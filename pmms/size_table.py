@@ -53,7 +53,7 @@ def size_sheet(results: Path | str) -> Sheet:
             *(f"rate at {size}" for size in SIZES),
         ),
         rows=rows,
-        notes=_notes(record),
+        notes=(" ".join(_notes(record)),),
     )  # fmt: skip
 
 

@@ -10,16 +10,18 @@ IMAGES = {"parts": "PartsVOC", "pascal": "Pascal-5i", "coco": "COCO-20i"}
 
 
 def notes(comparison: Comparison) -> tuple[str, ...]:
-    """Sentences for a table whose rows are run; none of them needs another table to be read."""
-    config = _any_run(comparison)
-    return (
-        *_setting(comparison, config),
+    """Paragraphs for a table whose rows are run, to be read without another table.
+
+    The first says how to read it, the second, if there is one, which runs there are.
+    """
+    how = [
+        *_setting(comparison, _any_run(comparison)),
         *_intervals(comparison),
         *_paper(comparison),
         *comparison.table.notes,
-        *_made(comparison),
-        *_missing(comparison),
-    )
+    ]
+    which = [*_made(comparison), *_missing(comparison)]
+    return tuple(" ".join(sentences) for sentences in (how, which) if sentences)
 
 
 def _any_run(comparison: Comparison) -> RunConfig:
