@@ -42,7 +42,7 @@ start() {
     munge -n | unmunge >/dev/null
 
     memory=$(awk '/^MemTotal/ { print int($2 / 1024 * 0.9) }' /proc/meminfo)
-    sed -e "s|@HOST@|$(hostname -s)|g" -e "s|@STATE@|$state|g" -e "s|@CPUS@|$(nproc)|" \
+    sed -e "s|@HOST@|$(hostname -s)|g" -e "s|@STATE@|$state|g" -e "s|@CPUS@|$(getconf _NPROCESSORS_ONLN)|" \
         -e "s|@MEMORY@|$memory|" "$here/slurm.conf.in" >"$conf"
     slurmctld -c  # -c: without the jobs of an earlier trial
     slurmd
