@@ -42,7 +42,7 @@ endif
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 BENCHMARKS = $(wildcard benchmarks/bench_*.py)
 
-.PHONY: help setup book html notebooks tables models test lint lab bench clean
+.PHONY: help setup book html notebooks tables models test lint lab explore bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -102,6 +102,9 @@ lint: $(READY)  ## ruff on code and notebooks, notebooks clean
 
 lab: $(READY)  ## open the notebooks in JupyterLab
 	$(PY) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks
+
+explore: $(READY)  ## open the explorer of chapter 07 as an app
+	$(PY) book/tools/explore.py
 
 bench: $(READY)  ## run the benchmarks
 	@$(if $(BENCHMARKS),set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(PY) "$$file"; done,\

@@ -231,9 +231,9 @@ class Scene:
         if (level, name) not in self._planes:
             samples = self.samples(level).numpy()
             if name == "PCA":
-                pca = PCA(min(2, *samples.shape), svd_solver="full").fit(samples)
+                with np.errstate(divide="ignore", invalid="ignore"):  # one sample: no variance
+                    pca = PCA(min(2, *samples.shape), svd_solver="full").fit(samples)
                 self._pca[level] = pca
-                # A single sample has no variance to explain.
                 explained = float(np.nan_to_num(pca.explained_variance_ratio_).sum())
                 self._planes[level, name] = Plane(name, _two(pca.transform(samples)), explained)
             else:
