@@ -49,6 +49,7 @@ def gather(source: Path, *, notebooks: Path = NOTEBOOKS) -> None:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = _links_from_notebooks(cell.source)
+        notebook.metadata.pop("widgets", None)  # the state of widgets, which need a kernel
         alt_texts |= alt_texts_of(notebook)
         nbformat.write(notebook, source / "notebooks" / path.name)
     if not any((source / "notebooks").iterdir()):  # Sphinx wants a page where chapters belong

@@ -19,10 +19,13 @@ from nbstripout import strip_output
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
+# A widget without its state: an error in JupyterLab, and another id after every run. Its text stays.
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 # Metadata that an editor or a run leaves and that says nothing to a reader. Widget state is large
-# and changes with every run; a book page built from the executed copy still has it.
+# and changes with every run.
 VOLATILE = [
     "metadata.language_info",
     "metadata.papermill",
@@ -50,6 +53,8 @@ def clean(notebook: NotebookNode) -> NotebookNode:
             del cell.metadata["tags"]
         if cell.cell_type == "code":
             cell.outputs = _join_streams(cell.outputs)
+            for output in cell.outputs:
+                output.get("data", {}).pop(WIDGET, None)
     return notebook
 
 
