@@ -19,7 +19,7 @@ from nbstripout import strip_output
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 
-# A widget without its state: an error in JupyterLab, and another id after every run. Its text stays.
+# Without its state a widget is an error in JupyterLab; its id differs in every run. Its text stays.
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
