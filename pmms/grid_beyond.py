@@ -129,9 +129,8 @@ def photographs() -> list[Table]:
             seed_name="em_seed",
             folder="coco128",
             notes=(
-                "128 photographs are few: a fold has some dozen images, and its classes are those "
-                "with enough images for an episode. Chapter 08 says why more prototypes help so "
-                "little.",
+                "128 photographs are few; a fold's classes are those with enough images for an "
+                "episode. The chapter on real photographs says why more prototypes help so little.",
             ),
         )
         for shots, episodes, ks in ((1, 100, (1, 3, 5)), (5, 30, (1, 3)))

@@ -51,7 +51,7 @@ def _ours(comparison: Comparison) -> Sheet:
     in_paper = any(result.row.paper for result in comparison.rows if result.row.parameters)
     header = [table.header, *(f"fold {fold}" for fold in table.folds), "mean"]
     header += [f"minus {_plain_label(table.against)}", "pairs", "runs"]
-    header += ["paper (difference)"] if in_paper else []
+    header += ["paper"] if in_paper else []
     rows = []
     for result in comparison.rows:
         if result.row.parameters is None:

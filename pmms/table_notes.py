@@ -6,6 +6,10 @@ from pmms.comparison import Comparison
 from pmms.config import RunConfig
 
 EPISODES_MARK = "†"
+SEEDS = {
+    "seed": ("one training seed", "training seeds"),
+    "em_seed": ("one start of EM", "starts of EM"),
+}
 IMAGES = {"parts": "PartsVOC", "pascal": "Pascal-5i", "coco": "COCO-20i"}
 
 
@@ -41,13 +45,11 @@ def _setting(comparison: Comparison, config: RunConfig) -> list[str]:
         f"{protocol.shots}-shot, {times}{protocol.episodes:,} episodes a run, the same for all "
         "rows."
     ]
-    what = "starts of EM" if table.seed_name == "em_seed" else "training seeds"
     if table.seed_name == "seed":
         sentences.append(f"{config.train.iterations:,} training steps.")
-    if len(table.seeds) > 1:
-        sentences.append(f"{len(table.folds)} folds, {len(table.seeds)} {what}.")
-    else:
-        sentences.append(f"{len(table.folds)} folds, one of the {what}.")
+    one, several = SEEDS[table.seed_name]
+    many = len(table.seeds)
+    sentences.append(f"{len(table.folds)} folds, {f'{many} {several}' if many > 1 else one}.")
     return sentences
 
 
@@ -74,7 +76,8 @@ def _paper(comparison: Comparison) -> list[str]:
     if not any(row.paper for row in table.rows if row.parameters is not None):
         return []
     return [
-        f"Paper: {table.paper_setting}, its own protocol; compare the differences, not the levels."
+        f"Paper: {table.paper_setting}, its own protocol, its difference in brackets; compare the "
+        "differences, not the levels."
     ]
 
 

@@ -47,7 +47,7 @@ def test_markdown_has_a_row_for_each_setting(comparison: Comparison) -> None:
     assert lines[0] == "**Made. Two kernels & more**"
     assert cells(lines[2]) == [
         "kernel", "fold 0", "fold 1", "fold 2", "fold 3", "mean", "minus Gaussian", "pairs",
-        "runs", "paper (difference)",
+        "runs", "paper",
     ]  # fmt: skip
     # Seeds 0, 1, 2: standard deviation 1, so the half width is 4.3027 / sqrt(3).
     assert cells(lines[4]) == [
@@ -70,7 +70,7 @@ def test_notes_say_unit_protocol_runs_pairs_and_time(comparison: Comparison) -> 
         "± at a mean: 95 % t interval over the seeds' means",
         "pairs of runs with the same fold, seed and episodes",
         "± at a difference: 95 % t interval over the pairs",
-        "Paper: Pascal-5i, ResNet-50, its own protocol",
+        "Paper: Pascal-5i, ResNet-50, its own protocol, its difference in brackets",
         "24 runs, 12.0 hours in all on a processor, PyTorch 2.0.",
     ):
         assert part in text
@@ -108,12 +108,12 @@ def test_one_seed_is_marked_as_an_interval_over_episodes(tmp_path: Path) -> None
     text = " ".join(sheet.notes)
     assert "† No seeds to compare: 95 % interval over the draw of episodes alone." in text
     assert "over the seeds" not in text
-    assert "one of the training seeds" in text
+    assert "4 folds, one training seed." in text
 
 
 def test_the_papers_folds_stand_in_a_table_of_their_own(tmp_path: Path) -> None:
     ours, of_paper = sheets(compare("table-3", results=tmp_path))
-    assert ours.header[-1] == "paper (difference)"
+    assert ours.header[-1] == "paper"
     assert of_paper.title == "Table 3 of the paper"
     assert of_paper.rows[1] == ("VMF", "51.88", "66.72", "51.14", "48.80", "54.63")
     (coco,) = sheets(compare("table-6-1-shot", results=tmp_path))
