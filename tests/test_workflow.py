@@ -243,18 +243,27 @@ def test_runs_at_once_take_different_gpus(
     places: run_record.Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     places.output.mkdir()
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     on_gpu = replace(places, device="cuda")
-    lock, first = run_record._free_gpu(places.output, 2)
-    with run_record.one_gpu(on_gpu):
-        assert (first, os.environ["CUDA_VISIBLE_DEVICES"]) == (0, "1")
-    lock.release()
-    with run_record.one_gpu(on_gpu):
+    locks = run_record._free_gpus(places.output, 3, 1)
+    assert list(locks) == [0]
+    with run_record.own_gpus(on_gpu):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1"
+    with run_record.own_gpus(replace(on_gpu, devices=2)):
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == "1,2"
+    locks[0].release()
+    with run_record.own_gpus(on_gpu):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
-    assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    with run_record.own_gpus(replace(on_gpu, devices=3)):  # all: nothing to choose
+        assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    with (
+        pytest.raises(ValueError, match="at most 3"),
+        run_record.own_gpus(replace(on_gpu, devices=4)),
+    ):
+        pass
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")  # as a scheduler does
-    with run_record.one_gpu(on_gpu):
+    with run_record.own_gpus(on_gpu):
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "5"
 
 

@@ -14,9 +14,10 @@ exit code is then 1. A wrong name or setting is refused with exit code 2.
 import argparse
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ class Places:
     cache: Path
     models: Path | None = None
     device: str = "cpu"
+    devices: int = 1
     threads: int = 1
     workers: int = 0
 
@@ -64,7 +66,7 @@ def make_record(profile: str, parameters: dict[str, Any], places: Places) -> boo
         notebook = places.output / f"{config.name}.ipynb"
         staged = places.output / path.name
         staged.unlink(missing_ok=True)
-        with one_gpu(places), run_notebooks.kernel_environment(_threads(places.threads)):
+        with own_gpus(places), run_notebooks.kernel_environment(_threads(places.threads)):
             seconds, error = run_notebooks.execute(
                 NOTEBOOK, notebook, notebook_parameters(config, places), timeout=None
             )
@@ -96,40 +98,53 @@ def notebook_parameters(config: RunConfig, places: Places) -> dict[str, Any]:
         "pictures": str(places.output.resolve() / "figures" / config.name),
         "models": None if places.models is None else str(places.models.resolve()),
         "device": places.device,
+        "devices": places.devices,
         "threads": places.threads,
         "workers": places.workers,
     }
 
 
 @contextmanager
-def one_gpu(places: Places) -> Iterator[None]:
-    """Let the run see one GPU of several, which no other run of this folder has meanwhile.
+def own_gpus(places: Places) -> Iterator[None]:
+    """Let the run see as many GPUs as it asks for, which no other run of this folder has meanwhile.
 
     A scheduler that hands out GPUs sets CUDA_VISIBLE_DEVICES itself; then nothing is done.
+
+    Raises:
+        ValueError: there are fewer.
     """
     count = torch.cuda.device_count() if places.device == "cuda" else 0
-    if count < 2 or "CUDA_VISIBLE_DEVICES" in os.environ:
+    if count and count < places.devices:
+        raise ValueError(f"devices must be at most {count}, the GPUs here; got {places.devices}")
+    if count <= places.devices or "CUDA_VISIBLE_DEVICES" in os.environ:
         yield
         return
-    lock, index = _free_gpu(places.output, count)
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
+    locks = _free_gpus(places.output, count, places.devices)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, locks))
     try:
         yield
     finally:
         del os.environ["CUDA_VISIBLE_DEVICES"]
-        lock.release()
+        for lock in locks.values():
+            lock.release()
 
 
-def _free_gpu(folder: Path, count: int) -> tuple[FileLock, int]:
-    """The first GPU that no other process has locked; waits on one if all are taken."""
-    locks = [FileLock(folder / f".gpu{index}.lock") for index in range(count)]
+def _free_gpus(folder: Path, count: int, wanted: int) -> dict[int, FileLock]:
+    """Locks on the first GPUs that no other process has; waits until there are enough."""
     while True:
-        for index, lock in enumerate(locks):
+        held: dict[int, FileLock] = {}
+        for index in range(count):
+            lock = FileLock(folder / f".gpu{index}.lock")
             try:
-                lock.acquire(timeout=1)
+                lock.acquire(timeout=0)
             except Timeout:
                 continue
-            return lock, index
+            held[index] = lock
+            if len(held) == wanted:
+                return held
+        for lock in held.values():  # so that two runs with half of what they need do not block
+            lock.release()
+        time.sleep(1)
 
 
 def _fault(staged: Path, config: RunConfig) -> str | None:
@@ -183,6 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     parser.add_argument("--models", type=Path, help="folder for weights and model card; none")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (%(default)s)")
+    parser.add_argument("--devices", type=int, default=1, help="that train one run (%(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (%(default)s)")
     parser.add_argument("--workers", type=int, default=0, help="that load images (%(default)s)")
     options = parser.parse_args(arguments)
@@ -200,8 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.list:
             print("\n".join(found))
             return 0
-        shared = ("results", "runs", "output", "cache", "models", "device", "threads", "workers")
-        places = Places(**{name: getattr(options, name) for name in shared})
+        places = Places(**{field.name: getattr(options, field.name) for field in fields(Places)})
         return 0 if make_record(options.profile, found[options.name], places) else 1
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
