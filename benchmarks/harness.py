@@ -41,6 +41,8 @@ class Run:
 
     Attributes:
         quick: a few small sizes and repetitions, to see that everything runs.
+        full: the size of the goal, where a run of its size takes long.
+        device: where the models run; a benchmark that is of the CPU alone takes no notice of it.
         rows: results by name.
     """
 
@@ -49,8 +51,14 @@ class Run:
         parser.add_argument("--quick", action="store_true", default=bool(os.environ.get("QUICK")),
                             help="small sizes, no record (also by QUICK=1)")  # fmt: skip
         parser.add_argument("--output", type=Path, help="folder of the record")
+        parser.add_argument("--device", default="cpu", help="of the models, such as cuda")
+        parser.add_argument("--full", action="store_true",
+                            help="the goal's own size; another record")  # fmt: skip
         arguments = parser.parse_args()
-        self.name = name
+        self.full: bool = arguments.full
+        self.device = torch.device(arguments.device)
+        suffixes = ["full"] * self.full + [self.device.type] * (self.device.type != "cpu")
+        self.name = "-".join([name, *suffixes])
         self.quick: bool = arguments.quick
         self.output: Path | None = arguments.output or (None if self.quick else RESULTS)
         self.rows: dict[str, Any] = {}
@@ -76,7 +84,7 @@ class Run:
 
     def finish(self, **parameters: Any) -> None:
         """Write the record and draw anew what is drawn from it."""
-        self.rows["machine"] = roofline(quick=self.quick)
+        self.rows["machine"] = roofline(quick=self.quick, device=self.device)
         print(f"machine: {_shown(self.rows['machine'])}")
         if self.output is None:
             return
@@ -88,7 +96,7 @@ class Run:
             scores=self.rows,
             seconds={"benchmark": time.perf_counter() - self._began},
             peak_memory_mb=peak_memory_mb(),
-            environment=environment(),
+            environment=environment(self.device),
         )  # fmt: skip
         record.save(self.output)
         if self.output == RESULTS:
@@ -96,30 +104,39 @@ class Run:
 
 
 def compare(sides: Mapping[str, Side], *, rounds: int) -> dict[str, Any]:
-    """Run the sides in turn: A B C, A B C, ...
+    """Run the sides in turn and relate all to the first: see :func:`measure`, :func:`relate`."""
+    return relate(measure(sides, rounds=rounds))
 
-    Returns:
-        ``seconds``: median for each side; ``spread``: half the interquartile range over the
-        median; ``ratio``: for each other side its time over the first side's, the median over
-        rounds; ``interval``: of that median.
-    """
+
+def measure(sides: Mapping[str, Side], *, rounds: int) -> dict[str, list[float]]:
+    """Seconds of each side in each round. The sides run in turn: A B C, A B C, ..."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(rounds + 1):
         for name, side in sides.items():
             seconds = timed(side)
             if turn:  # the first round fills caches
                 times[name].append(seconds)
+    return times
+
+
+def relate(times: Mapping[str, list[float]]) -> dict[str, Any]:
+    """What a row says of the times of some sides.
+
+    Returns:
+        ``seconds``: median for each side; ``spread``: half the interquartile range over the
+        median; ``ratio``: for each other side its time over the first side's, the median over
+        rounds; ``interval``: of that median.
+    """
     first, *others = times
     ratios = {
-        name: [other / one for one, other in zip(times[first], times[name], strict=True)]
-        for name in others
+        name: [b / a for a, b in zip(times[first], times[name], strict=True)] for name in others
     }
     return {
         "seconds": {name: statistics.median(values) for name, values in times.items()},
         "spread": {name: spread(values) for name, values in times.items()},
         "ratio": {name: statistics.median(values) for name, values in ratios.items()},
         "interval": {name: interval(values) for name, values in ratios.items()},
-        "rounds": rounds,
+        "rounds": len(times[first]),
     }
 
 
@@ -128,12 +145,19 @@ def timed(side: Side) -> float:
     collecting = gc.isenabled()
     gc.disable()
     try:
+        _finish_on_gpu()
         begin = time.perf_counter()
         side()
+        _finish_on_gpu()
         return time.perf_counter() - begin
     finally:
         if collecting:
             gc.enable()
+
+
+def _finish_on_gpu() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def spread(values: list[float]) -> float:
@@ -187,12 +211,12 @@ def gigaflops(side: Side) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def roofline(*, quick: bool = False) -> dict[str, float]:
+def roofline(*, quick: bool = False, device: torch.device | str = "cpu") -> dict[str, float]:
     """What this machine can do at most: matrix products in float32, and copying memory."""
     n = 512 if quick else 1536
-    a, b = torch.rand(n, n), torch.rand(n, n)
+    a, b = torch.rand(n, n, device=device), torch.rand(n, n, device=device)
     best = min(timed(lambda: a @ b) for _ in range(5))
-    source = torch.rand((4 if quick else 64) * 2**20)
+    source = torch.rand((4 if quick else 64) * 2**20, device=device)
     target = torch.empty_like(source)
     copied = min(timed(lambda: target.copy_(source)) for _ in range(5))
     return {

@@ -13,7 +13,10 @@ from pmms.results import RunRecord, load_records
 from pmms.tables import fill
 
 PAGE = "book/speed.md"
-ORDER = ("p-match", "em", "forward", "evaluation", "training", "data", "start", "options")
+ORDER = (
+    "p-match", "em", "forward", "evaluation", "evaluation-full", "training", "data", "start",
+    "options",
+)  # fmt: skip
 
 
 def update(results: Path, root: Path) -> None:
@@ -40,6 +43,7 @@ def blocks(found: Mapping[str, RunRecord]) -> dict[str, str]:
     """Generated parts of the page by name."""
     return {
         "speed-goals": goals(found),
+        "speed-bounds": bounds(found),
         "speed-options": options(found),
         "speed-data": data(found),
         "speed-growth": growth(found),
@@ -80,23 +84,48 @@ def goals(found: Mapping[str, RunRecord]) -> str:
     return "\n".join(lines) if len(lines) > 2 else "No record yet."
 
 
+def bounds(found: Mapping[str, RunRecord]) -> str:
+    """What could be reached at most, where the record knows it, and what it is that bounds."""
+    lines = ["| what | measured | at best | goal | bounded by |", "|---|---:|---:|---:|---|"]
+    for name, row in rows(found):
+        if "bound" in row:
+            best, by = row["bound"]
+            goal = row["goal"][2]
+            lines.append(f"| {name} | {value(row)[0]:.3g} | {best:.3g} | {goal:g} | {by} |")
+    return "\n".join(lines) if len(lines) > 2 else "No record yet."
+
+
 def options(found: Mapping[str, RunRecord]) -> str:
-    if "options" not in found:
-        return "No record yet."
-    lines = [
-        "| option | speed, default = 1 | first call | change of mIoU |",
-        "|---|---:|---:|---:|",
-    ]
-    scores = found["options"].scores
-    for name, row in scores.items():
-        option = name.rpartition(": ")[2]
-        if name.startswith("ResNet-50"):
-            changed = scores[f"mIoU on PartsVOC, nothing trained: {option}"]["change"]
-            lines.append(
-                f"| {option} | {row['ratio']['default']:.2f} | {row['first_call_seconds']:.1f} s | "
-                f"{changed:+.2f} |"
+    """Speed of each option on each network, and what it does to mIoU."""
+    parts = [of_options(found[name]) for name in ("options", "options-cuda") if name in found]
+    return "\n\n".join(parts) or "No record yet."
+
+
+def of_options(record: RunRecord) -> str:
+    speed = ["| network | option | speed, default = 1 | interval | first call |",
+             "|---|---|---:|---:|---:|"]  # fmt: skip
+    miou = ["| option | change of mIoU | interval | episodes with other counts |",
+            "|---|---:|---:|---:|"]  # fmt: skip
+    for name, row in record.scores.items():
+        what, _, option = name.rpartition(": ")
+        if "first_call_seconds" in row:
+            low, high = row["interval"]["default"]
+            speed.append(
+                f"| {what} | {option} | {row['ratio']['default']:.2f} | {low:.2f} to {high:.2f} | "
+                f"{row['first_call_seconds']:.1f} s |"
             )
-    return "\n".join(lines)
+        elif "change" in row:
+            low, high = row["interval"]["change"]
+            miou.append(
+                f"| {option} | {row['change']:+.3f} | {low:+.3f} to {high:+.3f} | "
+                f"{row['episodes_changed']} of {row['episodes']} |"
+            )
+    given = record.parameters
+    about = (
+        f"The mini profile after {given['trained_steps']} steps reaches an mIoU of "
+        f"{given['miou_of_default']:.2f} on {given['test_images']} images."
+    )
+    return "\n".join([*speed, "", about, "", *miou])
 
 
 def data(found: Mapping[str, RunRecord]) -> str:
