@@ -40,7 +40,7 @@ def tables(profile: str, *, protocol: str = "ours", root: str = "data") -> dict[
 
 
 def runs(
-    profile: str, names: Iterable[str] | None = None, *, protocol: str = "ours", root: str = "data"
+    profile: str, names: Iterable[str] | None = None, *, protocol: str = "ours", root: str = ""
 ) -> dict[str, dict[str, Any]]:
     """Name of the record -> parameters of the run, as :func:`pmms.run_config` takes them.
 
@@ -50,12 +50,14 @@ def runs(
     Args:
         profile: "mini" or "paper".
         names: of tables; None takes all whose records the sweep makes.
-        protocol, root: see :func:`tables`.
+        protocol: see :func:`tables`.
+        root: folder of the data; "" leaves ``root`` out of the parameters of the paper profile, for
+            the caller to add. It is no part of a record's name.
 
     Raises:
         ValueError: an unknown table, or as :func:`tables`.
     """
-    every = tables(profile, protocol=protocol, root=root)
+    every = tables(profile, protocol=protocol, root=root or "data")
     wanted = list(every) if names is None else list(names)
     for name in wanted:
         choice("table", name, tuple(every))
@@ -66,8 +68,11 @@ def runs(
         seeds = sorted({seed for row in table.rows for seed, _ in table.cells(row)})
         for seed, fold, row in product(seeds, table.folds, table.rows):
             if (seed, fold) in table.cells(row):
+                parameters = table.parameters(row, seed, fold)
+                if not root:
+                    parameters.pop("root", None)
                 name = table.config(profile, row, seed, fold).name
-                found.setdefault(name, _short(profile, table.parameters(row, seed, fold)))
+                found.setdefault(name, _short(profile, parameters))
     return found
 
 

@@ -36,7 +36,7 @@ def mini_tables() -> list[Table]:
         _not_here(1),
         _not_here(5),
     ]
-    found += training_free({}, seeds=5)
+    found += training_free({})
     found += beyond(trained, MINI_DEVIATIONS)
     return [*found, *photographs()]
 
@@ -54,7 +54,7 @@ def paper_tables(protocol: str, root: str) -> list[Table]:
         _table_6(1, coco),
         _table_6(5, coco),
     ]
-    found += training_free(pascal, seeds=5)
+    found += training_free(pascal)
     return found + beyond(pascal, PAPER_DEVIATIONS)
 
 

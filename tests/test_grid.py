@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 
 @pytest.mark.parametrize("profile", PROFILES)
 def test_names_are_those_of_the_runs_and_no_run_stands_twice(profile: str) -> None:
-    found = runs(profile)
+    found = runs(profile, root="data")
     names = [run_config(profile, **parameters).name for parameters in found.values()]
     assert list(found) == names
     assert len(set(names)) == len(names)
@@ -103,7 +103,7 @@ def test_deviations_are_all_of_the_authors_options() -> None:
 
 
 def test_paper_profile_has_both_data_sets_and_backbones() -> None:
-    configs = [run_config("paper", **p) for p in runs("paper").values()]
+    configs = [run_config("paper", **p) for p in runs("paper", root="data").values()]
     assert {c.data.dataset for c in configs} == {"pascal", "coco"}
     assert {c.model.backbone for c in configs} == {"resnet50", "vgg16"}
     assert {c.protocol.shots for c in configs} == {1, 5}
@@ -111,12 +111,14 @@ def test_paper_profile_has_both_data_sets_and_backbones() -> None:
     assert {p["root"] for p in runs("paper", ["table-1"], root="elsewhere").values()} == {
         "elsewhere/pascal"
     }
-    assert list(runs("paper", root="a")) == list(runs("paper", root="b"))
+    without = runs("paper", ["table-1", "table-6-1-shot"])
+    assert list(without) == list(runs("paper", ["table-1", "table-6-1-shot"], root="b"))
+    assert not any("root" in parameters for parameters in without.values())
 
 
 @pytest.mark.parametrize("protocol", ["authors", "hsnet", "pfenet"])
 def test_paper_profile_under_another_protocol(protocol: str) -> None:
-    found = runs("paper", ["table-1", "controls", "table-6-1-shot"], protocol=protocol)
+    found = runs("paper", ["table-1", "controls", "table-6-1-shot"], protocol=protocol, root="d")
     configs = [run_config("paper", **parameters) for parameters in found.values()]
     assert {c.protocol.name for c in configs} == {protocol}
     lists = {c.data.train_lists for c in configs if c.data.dataset == "pascal"}
