@@ -126,12 +126,12 @@ class View {
     element("span", scale, {}, "1");
 
     this.bars = this.panel(grid, "The chosen position");
+    this.curve = this.panel(grid, "Log-likelihood, nats per sample");
+    this.plot = svg("svg", this.curve.panel, { viewBox: "0 0 300 190", role: "img" });
     this.plane = this.panel(grid, "The object's samples");
     this.dots = element("canvas", element("div", this.plane.panel, { class: "px-plane" }),
       { width: 520, height: 440 });
     this.stars = svg("svg", this.dots.parentNode, { viewBox: "0 0 520 440", role: "img" });
-    this.curve = this.panel(grid, "Log-likelihood, nats per sample");
-    this.plot = svg("svg", this.curve.panel, { viewBox: "0 0 300 190", role: "img" });
   }
 
   panel(parent, title) {
