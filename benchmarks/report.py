@@ -1,10 +1,11 @@
-"""From the records to the page: tables and figures of ``book/speed.md``."""
+"""From the records to the pages: tables and figures of ``book/speed.md``, ``book/scale.md``."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import report_paper
 from matplotlib.figure import Figure
 
 from pmms.figures import COLOURS, save_figure, use_style
@@ -20,13 +21,14 @@ ORDER = (
 
 
 def update(results: Path, root: Path) -> None:
-    """Fill the page and draw the figures anew from the records in ``results``."""
+    """Fill the pages and draw the figures anew from the records in ``results``."""
     found = records(results)
-    page = root / PAGE
-    text = page.read_text(encoding="utf-8")
-    filled = fill(text, blocks(found))
-    if filled != text:
-        write_atomically(page, filled.encode())
+    for name, generated in ((PAGE, blocks(found)), (report_paper.PAGE, report_paper.blocks(found))):
+        page = root / name
+        text = page.read_text(encoding="utf-8")
+        filled = fill(text, generated)
+        if filled != text:
+            write_atomically(page, filled.encode())
     use_style()
     for label, figure in figures(found).items():
         save_figure(figure, label, folder=root / "figures")
@@ -47,7 +49,7 @@ def blocks(found: Mapping[str, RunRecord]) -> dict[str, str]:
         "speed-options": options(found),
         "speed-data": data(found),
         "speed-growth": growth(found),
-        "speed-machine": machine(found),
+        "speed-machine": machine({name: found[name] for name in found if name != "paper"}),
     }
 
 

@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from pmms.together import together
 
             words = sys.argv[1:] if arguments is None else list(arguments)
-            return together(options, words, reread=parse)
+            return together(options, words)
         return options.command(options) or 0
     except (ValueError, TypeError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"pmms: {error}", file=sys.stderr)

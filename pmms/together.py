@@ -2,15 +2,12 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from pmms.distributed import in_processes, start, started_outside
 
-Reader = Callable[[list[str]], argparse.Namespace]
 
-
-def together(options: argparse.Namespace, arguments: list[str], *, reread: Reader) -> int:
+def together(options: argparse.Namespace, arguments: list[str]) -> int:
     """Do the command in ``options.devices`` processes on each of ``options.nodes`` machines.
 
     Under ``srun`` or ``torchrun`` this is one of the processes; else it starts them, and each reads
@@ -23,7 +20,7 @@ def together(options: argparse.Namespace, arguments: list[str], *, reread: Reade
     if started_outside():
         options.fabric = start(**where)
         return options.command(options) or 0
-    in_processes(_one, arguments, reread, **where)
+    in_processes(_one, arguments, **where)
     return 0
 
 
@@ -38,11 +35,12 @@ def say(options: argparse.Namespace, text: str) -> None:
         print(text)
 
 
-def _one(fabric: Any, arguments: list[str], reread: Reader) -> None:
+def _one(fabric: Any, arguments: list[str]) -> None:
     """What each process does."""
+    from pmms.__main__ import parse
     from pmms.training import TrainingInterrupted
 
-    options = reread(arguments)
+    options = parse(arguments)
     options.fabric = fabric
     try:
         options.command(options)

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from faulty_server import serving
 from PIL import Image
 
 from pmms import __main__ as command_line
-from pmms.__main__ import main
+from pmms.__main__ import main, parse
 from pmms.checkpoints import load_model, load_notes
 from pmms.config import run_config
 from pmms.datasets.pascal import PascalVOC
@@ -116,6 +117,33 @@ def test_train_writes_model_log_and_checkpoint(trained: Path) -> None:
     run = trained / config.training_name
     assert sorted(p.name for p in run.iterdir()) == ["checkpoint.pt", "loss.csv"]
     assert len((run / "loss.csv").read_text().splitlines()) == 3
+
+
+def test_several_processes_do_the_same_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who starts them; what they do together is tested in test_distributed."""
+    from pmms import together
+
+    started: list[Any] = []
+    monkeypatch.setattr(together, "in_processes", lambda *a, **k: started.append((a, k)))
+    monkeypatch.setattr(together, "started_outside", lambda: False)
+    words = ["evaluate", "m.safetensors", "--devices", "2", "--device", "cpu"]
+    assert main(words) == 0
+    ((function, arguments), options) = started[0]
+    assert options == {"devices": 2, "nodes": 1, "device": "cpu"}
+    first, second = SimpleNamespace(global_rank=0), SimpleNamespace(global_rank=1)
+    for fabric in (first, second):  # what each of them does
+        with pytest.raises(FileNotFoundError, match="no model at"):
+            function(fabric, arguments)
+    for fabric in (first, second):
+        together.say(SimpleNamespace(fabric=fabric), f"by {fabric.global_rank}")
+    assert capsys.readouterr().out == "by 0\n"
+
+
+def test_precision_is_a_parameter_of_the_run() -> None:
+    options = parse(["run", "--precision", "bfloat16", "--set", "fold=1"])
+    assert command_line._config(options) == run_config(precision="bfloat16", fold=1)
 
 
 def test_train_again_takes_the_checkpoint(
