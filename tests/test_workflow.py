@@ -127,6 +127,20 @@ def test_an_unknown_record_is_refused_with_its_own_exit_code(
     assert "no run named 'parts-fold9'" in capsys.readouterr().err
 
 
+def test_a_run_that_is_stopped_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_notebooks, "execute", stopped)
+    (name,) = _grid(tmp_path / "grid.json", [TINY])
+    options = [f"--{folder}={tmp_path / folder}" for folder in FOLDERS]
+    assert run_record.main([name, f"--grid={tmp_path / 'grid.json'}", *options]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
 # one record, with a notebook that is replaced
 
 
