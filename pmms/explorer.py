@@ -187,7 +187,9 @@ class Explorer(widgets.VBox):
         self.scene = scene
         with self.view.hold_sync():
             self.view.scene = scene_data(scene)
-            self.view.pixel, self.view.outline = {}, []
+            row, column = scene.cells[len(scene.cells) // 2].tolist()
+            self.view.pixel = {"where": "support", "row": row, "column": column}
+            self.view.outline = []
             self._draw()
 
     def _update(self, _: object = None) -> None:
