@@ -1,11 +1,13 @@
 """The benchmarks measure what they say: plain forms equal the fast ones, statistics are right."""
 
+import gc
 import importlib
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -13,15 +15,21 @@ import torch.nn.functional as F
 from fakes import fake_dataset, tiny_model
 
 from pmms.episodes import EpisodeSampler
-from pmms.evaluation import evaluate
+from pmms.evaluation import Result, evaluate
+from pmms.features import feature_bank
 from pmms.heads import BlockStyle, PMatch
+from pmms.metrics import scores
 from pmms.mixture import fit_mixture
+from pmms.model_config import MODELS
 from pmms.protocols import Protocol
 from pmms.results import load_record
 from pmms.tables import fill
+from pmms.training import TrainConfig, segmentation_loss, train
+from pmms.transforms import TrainTransform
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
+SCRIPTS = {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")}
 RECORDS = sorted((ROOT / "results").glob("bench-*.json"))
 
 
@@ -147,28 +155,6 @@ def test_a_goal_is_met_by_the_number_and_the_error(row: dict, expected: bool) ->
 # runs, records, page
 
 
-@pytest.mark.parametrize("name", ["p_match", "em"])
-def test_a_quick_run_writes_a_record_with_goals(name: str, tmp_path: Path) -> None:
-    script = FOLDER / f"bench_{name}.py"
-    done = subprocess.run(
-        [sys.executable, script, "--quick", "--output", tmp_path],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    (path,) = tmp_path.glob("*.json")
-    record = load_record(path)
-    assert record.parameters["quick"] is True
-    assert record.scores["machine"]["gflops"] > 0
-    rows = [row for row in record.scores.values() if "goal" in row]
-    assert rows
-    for row in rows:
-        assert row["error"] < row["error_goal"]
-        assert sum(row["profile"].values()) <= 1
-
-
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
 def test_committed_records_are_of_full_runs(path: Path) -> None:
     record = load_record(path)
@@ -178,9 +164,9 @@ def test_committed_records_are_of_full_runs(path: Path) -> None:
 
 
 def test_every_benchmark_leaves_a_record_that_the_page_shows() -> None:
-    report = module("report")
-    scripts = {path.stem.removeprefix("bench_") for path in FOLDER.glob("bench_*.py")}
-    assert scripts == {name.replace("-", "_") for name in (*report.ORDER, "growth")}
+    shown = {name.replace("-", "_") for name in (*module("report").ORDER, "growth")}
+    assert shown >= SCRIPTS - {"paper"}  # shown by another page
+    assert shown - SCRIPTS == {"evaluation_full"}
 
 
 def test_the_page_shows_the_records() -> None:
@@ -204,6 +190,100 @@ def test_nothing_grows_faster_than_expected() -> None:
                 # Half a power for caches: what fits into one is faster than what does not.
                 assert row["exponent"]["time"] < row["expected"] + 0.5, name
                 assert row["exponent"]["memory"] < row["expected"] + 0.05, name
+
+
+def test_change_of_miou_is_paired() -> None:
+    change = module("bench_options").change
+    ids = torch.tensor([1, 2] * 30)
+    counts = torch.randint(1, 1000, (60, 4)).sort(dim=1).values
+    default = Result(ids, counts, scores(ids, counts), (), {}, Protocol())
+    same = change(default, default)
+    assert same["change"] == 0
+    assert same["interval"]["change"] == [0, 0]
+    assert same["episodes_changed"] == 0
+    worse = counts.clone()
+    worse[:, 0] //= 2
+    other = change(default, Result(ids, worse, scores(ids, worse), (), {}, Protocol()))
+    low, high = other["interval"]["change"]
+    assert low < other["change"] < high < 0
+    assert other["episodes_changed"] >= 59
+
+
+# memory
+
+
+def peak(side: Callable[[], object]) -> float:
+    """Bytes of tensors, largest, in a call; the first call of a process may keep things."""
+    side()
+    return 1e6 * module("harness").peak_megabytes(side)
+
+
+def trained(steps: int, *, kept: bool) -> Callable[[], object]:
+    """A short training, from kept features or from images."""
+    dataset, model = fake_dataset(20), tiny_model()
+    sampler = EpisodeSampler(dataset, (1, 2, 3), length=2 * steps)
+    source = feature_bank(dataset, model.backbone, size=32) if kept else TrainTransform(32)
+    config = TrainConfig(iterations=steps, batch_size=2, learning_rate=0.01, log_every=5)
+    return lambda: train(model, source, sampler, config)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_no_training_step_takes_more_memory_than_those_before(kept: bool) -> None:
+    few, many = trained(6, kept=kept), trained(18, kept=kept)
+    assert abs(peak(many) - peak(few)) < 12 * 100
+
+
+def test_no_training_step_leaves_python_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[int] = []
+
+    def loss(*arguments: Any, **options: Any) -> torch.Tensor:
+        gc.collect()
+        left.append(len(gc.get_objects()))
+        return segmentation_loss(*arguments, **options)
+
+    monkeypatch.setattr("pmms.training.segmentation_loss", loss)
+    trained(30, kept=True)()
+    assert len(left) == 30
+    # A point of the loss curve every fifth step, and nothing more.
+    assert left[-1] - left[10] < 10
+
+
+def evaluated(episodes: int) -> Callable[[], object]:
+    dataset, model = fake_dataset(20), tiny_model()
+    protocol = Protocol(episodes=episodes, seeds=(0,))
+    return lambda: evaluate(model, dataset, (1, 2, 3), protocol=protocol, size=32)
+
+
+def test_an_evaluated_episode_leaves_its_counts_and_no_more() -> None:
+    few, many = peak(evaluated(20)), peak(evaluated(40))
+    assert many - few < 20 * 100  # four counts and a class are 40 bytes
+
+
+def test_the_measure_of_memory_sees_what_grows() -> None:
+    def side(steps: int) -> Callable[[], object]:
+        return lambda: [torch.zeros(256) for _ in range(steps)]
+
+    assert peak(side(40)) - peak(side(10)) >= 30 * 1024
+
+
+@pytest.mark.parametrize("init", ["random", "kmeans++"])
+@pytest.mark.parametrize("kernel", ["vmf", "gaussian"])
+def test_em_holds_nothing_for_pairs_of_samples(kernel: str, init: str) -> None:
+    samples, weights = torch.rand(1, 4000, 4), torch.rand(1, 4000)
+    taken = peak(lambda: fit_mixture(samples, weights, k=3, kernel=kernel, init=init, n_iter=3))
+    assert taken < samples.shape[1] ** 2 * 4 / 50
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_no_model_holds_anything_for_pairs_of_positions(name: str) -> None:
+    model, side = tiny_model(name).eval(), 64
+    channels = 12 if name == "training_free" else 8
+    support, query = torch.rand(1, 2, channels, side, side), torch.rand(1, channels, side, side)
+    mask = torch.zeros(1, 2, 1, side, side)
+    mask[..., 10:30, 10:30] = 1
+    with torch.inference_mode():
+        taken = peak(lambda: model.compare(support, mask, query))
+    assert taken < side**4 * 4 / 5
 
 
 # import
