@@ -169,7 +169,7 @@ def test_names_tell_runs_apart() -> None:
         "aspp_dropout": 0.5, "iterations": 9, "batch_size": 9, "learning_rate": 0.9,
         "momentum": 0.0, "weight_decay": 0.0, "power": 0.0, "backbone_lr": 0.5,
         "train_void": "background", "precision": "bfloat16", "seed": 1, "log_every": 9,
-        "checkpoint_every": 9, "shots": 5, "episodes": 9, "episode_seeds": (9,),
+        "checkpoint_every": 9, "accumulate": 2, "shots": 5, "episodes": 9, "episode_seeds": (9,),
         "protocol": "theirs",
     }  # fmt: skip
     fixed = {  # by "ours"; another name is free in them
