@@ -136,11 +136,11 @@ class PMatch(nn.Module):
         inside, *edges = _regions(of_query.shape[2:], dilation)
         # The inside's values go everywhere and the edges are put right: whole maps are faster to
         # add than parts of them.
-        fused = _activated_sum(of_query, of_taps[..., *inside.taps])
+        fused = torch.empty_like(of_query)
+        _activated_sum(of_query, of_taps[..., *inside.taps], out=fused)
         for edge in edges:
-            fused[..., *edge.place] = _activated_sum(
-                of_query[..., *edge.place], of_taps[..., *edge.taps]
-            )
+            there = of_query[..., *edge.place]
+            _activated_sum(there, of_taps[..., *edge.taps], out=fused[..., *edge.place])
         return fused.div_(of_taps.shape[1]) if self.fusion == "mean" else fused
 
 
@@ -248,12 +248,12 @@ def _taps_inside(size: int, dilation: int, *, like: Tensor) -> Tensor:
     return ((position >= 0) & (position < size)).to(like.dtype)
 
 
-def _activated_sum(of_query: Tensor, of_taps: Tensor) -> Tensor:
+def _activated_sum(of_query: Tensor, of_taps: Tensor, *, out: Tensor) -> None:
     """Sum over K of ReLU(Q + constant): (B, C, y, x), (B, K, C, taps, taps) to (B, C, y, x)."""
-    fused, activated = torch.zeros_like(of_query), torch.empty_like(of_query)
+    out.zero_()
+    activated = torch.empty_like(of_query)
     for constant in of_taps.sum(dim=(3, 4), keepdim=True).unbind(dim=1):  # (B, C, 1, 1)
-        fused.add_(F.relu_(torch.add(of_query, constant, out=activated)))
-    return fused
+        out.add_(F.relu_(torch.add(of_query, constant, out=activated)))
 
 
 class _Region(NamedTuple):
