@@ -29,7 +29,7 @@ from pmms.features import feature_bank
 from pmms.protocols import Protocol
 from pmms.run_state import load_checkpoint
 from pmms.train_config import TrainConfig
-from pmms.training import train
+from pmms.training import TrainingInterrupted, train
 from pmms.training_processes import train_in_processes
 from pmms.transforms import TrainTransform
 
@@ -40,6 +40,7 @@ if "fork" not in multiprocessing.get_all_start_methods():
 CONTEXT = multiprocessing.get_context("fork")  # needs no second import of everything
 DATASET = fake_dataset(12, classes=3)
 SAMPLER = EpisodeSampler(DATASET, (1, 2, 3), length=200)
+SAMPLER_500 = EpisodeSampler(DATASET, (1, 2, 3), length=2000)
 BANK = feature_bank(DATASET, TinyBackbone(), size=32, views=2)
 SECONDS = 60
 
@@ -88,17 +89,24 @@ def answers(work: Callable[..., Any], folder: Path, *, processes: int = 2) -> li
     return [pickle.loads((folder / f"answer{r}").read_bytes()) for r in range(processes)]
 
 
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + SECONDS
+    while not path.is_file():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.01)
+
+
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
 
-def close(one: dict[str, Any], other: dict[str, Any], *, relative: float = 1e-5) -> None:
-    """Every tensor as a whole, relative to its largest weight."""
+def close(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Every tensor as a whole, relative to its largest weight, or to 0.01 where all are small."""
     assert one.keys() == other.keys()
     for name, value in one.items():
-        largest = value.abs().max().clamp(min=1e-3)
+        largest = value.abs().max().clamp(min=1e-2)
         error = ((value - other[name]).abs().max() / largest).item()
-        assert error <= relative, (name, error)
+        assert error <= 1e-5, (name, error)
 
 
 # training
@@ -145,12 +153,7 @@ def test_two_processes_train_as_one(together: list[Any], name: str) -> None:
         losses, of_both = answer[name]
         assert [p.loss for p in losses] == pytest.approx([p.loss for p in history], rel=1e-5)
         assert [p[::2] for p in losses] == [p[::2] for p in history]  # steps and rates
-        if "batch" in CASES[name].values():
-            # A bias before BatchNorm has no effect; its gradient is rounding, and here at most that
-            # of a few steps at this learning rate.
-            close(alone, of_both, relative=1e-3)
-        else:
-            close(alone, of_both)
+        close(alone, of_both)
     assert torch.equal(together[0][name][1]["decoder.classify.weight"],
                        together[1][name][1]["decoder.classify.weight"])  # fmt: skip
 
@@ -241,14 +244,31 @@ def test_a_process_that_is_killed_ends_the_other_with_an_error(tmp_path: Path) -
         train(tiny_model(), BANK, SAMPLER, config, folder=tmp_path / "run", fabric=fabric)
 
     with forked(work, tmp_path) as children:
-        end = time.monotonic() + SECONDS
-        while not (tmp_path / "run" / "checkpoint.pt").is_file():
-            assert time.monotonic() < end
-            time.sleep(0.01)
+        wait_for(tmp_path / "run" / "checkpoint.pt")
         os.kill(children[1].pid, signal.SIGKILL)
         children[0].join(SECONDS)
         assert children[0].exitcode == 1
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"] < 50
+
+
+def test_one_that_is_asked_to_stop_stops_all(tmp_path: Path) -> None:
+    def work(fabric: Any) -> str:
+        config = short(iterations=500, checkpoint_every=1)
+        try:
+            train(tiny_model(), BANK, SAMPLER_500, config, folder=tmp_path / "run", fabric=fabric)
+        except TrainingInterrupted as error:
+            return str(error)
+        return "not stopped"
+
+    with forked(work, tmp_path) as children:
+        wait_for(tmp_path / "run" / "checkpoint.pt")
+        os.kill(children[0].pid, signal.SIGINT)
+        for process in children:
+            process.join(SECONDS)
+        assert [process.exitcode for process in children] == [0, 0]
+    said = {pickle.loads((tmp_path / f"answer{rank}").read_bytes()) for rank in (0, 1)}
+    step = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["step"]
+    assert said == {f"stopped after step {step} of 500; the same call goes on"}
 
 
 # evaluation
