@@ -5,6 +5,8 @@ In JupyterLab::
     from pmms.explorer import Explorer
     Explorer()
 
+One thread is enough: ``torch.set_num_threads(1)``. On a busy machine two wait for each other.
+
 ``make explore`` serves it alone, as a Voilà app. Sliders and menus are ipywidgets. The pictures are
 one anywidget (``explorer.js``): a widget of ipywidgets cannot be clicked into, and a figure drawn
 by matplotlib takes longer than EM. Its code travels with the widget, no server is asked.
