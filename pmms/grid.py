@@ -15,7 +15,7 @@ from pmms.config import PROFILES
 from pmms.grid_rows import Row, Table
 from pmms.grid_tables import MINI_ITERATIONS, mini_tables, paper_tables
 
-__all__ = ["MINI_ITERATIONS", "Row", "Table", "runs", "tables"]
+__all__ = ["MINI_ITERATIONS", "Row", "Table", "runs", "tables", "weights_of"]
 
 
 def tables(profile: str, *, protocol: str = "ours", root: str = "data") -> dict[str, Table]:
@@ -92,3 +92,19 @@ def _short(profile: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in parameters.items()
         if name in kept or name not in PROFILES[profile] or PROFILES[profile][name] != value
     }
+
+
+def weights_of(model: str, *, fold: int = 0, seed: int = 0) -> str:
+    """File name of the weights that a run of the mini profile's Table 1 left, in ``models/``.
+
+    Args:
+        model: "baseline", "pmms_plus", "pmms" or "rpmms".
+        fold, seed: of the run. Weights of fold 0 and seed 0 come with the book.
+
+    Raises:
+        ValueError: a model that Table 1 does not have.
+    """
+    table = tables("mini")["table-1"]
+    rows = {(row.parameters or {})["model"]: row for row in table.rows}
+    choice("model", model, tuple(rows))
+    return f"{table.config('mini', rows[model], seed, fold).training_name}.safetensors"

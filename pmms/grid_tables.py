@@ -13,7 +13,7 @@ from pmms.grid_beyond import (
 )
 from pmms.grid_rows import Row, Table
 
-MINI_ITERATIONS = 600
+MINI_ITERATIONS = 1500
 """Training steps of every trained run of the mini profile."""
 
 LABELS = {"baseline": "baseline", "pmms_plus": "PMMs+", "pmms": "PMMs", "rpmms": "RPMMs"}

@@ -1,8 +1,7 @@
 """Tables of the book and the README, written from run records; nobody types a number."""
 
 import re
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,7 @@ from pmms import paper
 from pmms.comparison import compare
 from pmms.config import PROFILES
 from pmms.files import write_atomically
-from pmms.folds import FOLDS
-from pmms.grid import runs, tables
+from pmms.grid import tables
 from pmms.protocols import PRESETS, Form, Protocol
 from pmms.rendering import (
     comparison_csv,
@@ -22,67 +20,10 @@ from pmms.rendering import (
     latex,
     markdown,
 )
-from pmms.results import RunRecord, load_record
 from pmms.size_table import size_sheet
 
 PAGES = ("README.md", "book/tables.md", "book/protocols.md")
 """Files with marked places, from the root of the repository."""
-
-NOT_RUN = "not run"
-OF_MODEL = (("model", ""), ("untrained", ", untrained"), ("wrong_support", ", wrong support"))
-"""Entries of the scores with a row for each model, and what is added to its name."""
-OF_IMAGES = (("everything", "everything foreground"), ("all_objects", "true mask of all objects"))
-"""Entries that no model has a part in: one row each."""
-
-
-def fold_table(records: Iterable[RunRecord]) -> str:
-    """mIoU by fold as a Markdown table: a row for each model and each control.
-
-    A cell holds the mean over seeds and, with two seeds or more, their standard deviation. The last
-    column is the mean over folds of the fold means.
-
-    Args:
-        records: of one protocol; several models, folds and seeds.
-
-    Raises:
-        ValueError: for records of different protocols, which have no place in one table.
-    """
-    records = list(records)
-    protocols = {Protocol.from_record(record.protocol) for record in records}
-    if len(protocols) > 1:
-        raise ValueError(f"one table holds one protocol; got {len(protocols)}")
-    lines = ["| model | " + " | ".join(f"fold {fold}" for fold in range(FOLDS)) + " | mean |"]
-    lines.append("|---|" + "---:|" * (FOLDS + 1))
-    for model in dict.fromkeys(record.parameters["model"] for record in records):
-        of_model = [record for record in records if record.parameters["model"] == model]
-        lines += [_row(f"{model}{added}", of_model, entry) for entry, added in OF_MODEL]
-    # The same episodes for all models, so any record of a fold will do.
-    one_each = list({record.parameters["fold"]: record for record in records}.values())
-    lines += [_row(title, one_each, entry) for entry, title in OF_IMAGES if one_each]
-    return "\n".join(lines)
-
-
-def describe(records: Iterable[RunRecord]) -> str:
-    """One line that says how the numbers came about: protocol, seeds, versions, machine, time."""
-    records = list(records)
-    if not records:
-        return "No run record yet."
-    protocol = Protocol.from_record(records[0].protocol)
-    seeds = sorted({record.parameters["seed"] for record in records})
-    steps = sorted({record.parameters["iterations"] for record in records})
-    minutes = sum(sum(record.seconds.values()) for record in records) / 60
-    machines = sorted({record.environment["device"] for record in records})
-    threads = sorted({record.environment["threads"] for record in records})
-    torch = sorted({record.environment["versions"]["torch"] for record in records})
-    commits = sorted({record.environment["commit"] for record in records})
-    return (
-        f"mIoU in percent on novel classes of PartsVOC; protocol `{protocol.label}`, "
-        f"{protocol.shots}-shot, {len(protocol.seeds)} x {protocol.episodes} episodes; "
-        f"{_listed(steps)} training steps; training seeds {_listed(seeds)}; {len(records)} runs, "
-        f"{minutes:.0f} minutes in all on {_listed(machines)}, "
-        f"threads: {_listed(threads)}; PyTorch {_listed(torch)}, commit {_listed(commits)}."
-        + (" In parentheses: standard deviation over training seeds." if len(seeds) > 1 else "")
-    )
 
 
 def fill(text: str, blocks: Mapping[str, str]) -> str:
@@ -157,7 +98,6 @@ def blocks(results: Path | str, names: Iterable[str] | None = None) -> dict[str,
 
 def _makers(results: Path | str) -> dict[str, Callable[[], str]]:
     makers: dict[str, Callable[[], str]] = {
-        "mini-table": partial(_mini_table, results),
         "protocols-pascal": partial(protocol_table, "pascal"),
         "protocols-coco": partial(protocol_table, "coco"),
         "protocol-notes": protocol_notes,
@@ -172,14 +112,6 @@ def _makers(results: Path | str) -> dict[str, Callable[[], str]]:
 
 def _on_page(name: str, profile: str, results: Path | str) -> str:
     return comparison_markdown(compare(name, profile, results=results), title=False)
-
-
-def _mini_table(results: Path | str) -> str:
-    paths = [Path(results) / f"{name}.json" for name in runs("mini", ("table-1", "controls"))]
-    found = [load_record(path) for path in paths if path.is_file()]
-    order = ("no_support", "baseline", "pmms_plus", "pmms", "rpmms")
-    found.sort(key=lambda r: (order.index(r.parameters["model"]), r.name))
-    return f"{fold_table(found)}\n\n{describe(found)}"
 
 
 def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
@@ -238,33 +170,3 @@ def _setting(value: Any) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     return "the run's" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _row(title: str, records: Sequence[RunRecord], entry: str) -> str:
-    values = [_values(records, entry, fold) for fold in range(FOLDS)]
-    return f"| {title} | {' | '.join(map(_cell, values))} | {_mean(values)} |"
-
-
-def _values(records: Sequence[RunRecord], entry: str, fold: int) -> list[float]:
-    return [
-        record.scores[entry]["miou"]
-        for record in records
-        if record.parameters["fold"] == fold and entry in record.scores
-    ]
-
-
-def _cell(seeds: Sequence[float]) -> str:
-    if not seeds:
-        return NOT_RUN
-    mean = f"{statistics.fmean(seeds):.1f}"
-    return f"{mean} ({statistics.stdev(seeds):.1f})" if len(seeds) > 1 else mean
-
-
-def _mean(folds: Sequence[Sequence[float]]) -> str:
-    if not all(folds):
-        return NOT_RUN
-    return f"{statistics.fmean(statistics.fmean(seeds) for seeds in folds):.1f}"
-
-
-def _listed(values: Sequence[Any]) -> str:
-    return ", ".join(str(value) for value in values)

@@ -7,11 +7,14 @@ import pytest
 
 from pmms import paper
 from pmms.authors import AUTHORS_OPTIONS
+from pmms.checkpoints import load_model, load_notes
 from pmms.config import PROFILES, run_config
-from pmms.grid import MINI_ITERATIONS, Row, Table, runs, tables
+from pmms.grid import MINI_ITERATIONS, Row, Table, runs, tables, weights_of
 from pmms.grid_beyond import MINI_DEVIATIONS, PAPER_DEVIATIONS
+from pmms.results import load_record
 
-RESULTS = Path(__file__).parents[1] / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -166,3 +169,16 @@ def test_a_table_can_grow_by_seeds() -> None:
     table = tables("mini")["kappa"]
     grown = replace(table, seeds=(0, 1, 2))
     assert len(grown.cells(grown.rows[0])) == 3 * len(table.cells(table.rows[0]))
+
+
+def test_the_weights_that_come_with_the_book_are_those_of_table_1() -> None:
+    folder = ROOT / "models"
+    for model in ("baseline", "pmms_plus", "pmms", "rpmms"):
+        path = folder / weights_of(model)
+        loaded, size = load_model(path)
+        assert (loaded.config.name, size) == (model, 160)
+        record = load_record(ROOT / "results" / f"{load_notes(path)['record']}.json")
+        assert record.parameters["model"] == model
+        assert f"{record.scores['model']['miou']:.2f}" in path.with_suffix(".md").read_text()
+    with pytest.raises(ValueError, match="model must be one of"):
+        weights_of("no_support")

@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
+from pmms.comparison import one_protocol
+from pmms.grid import tables
 from pmms.protocols import FIXED, FREE, PRESETS, PROTOCOLS, Protocol
 from pmms.results import RunRecord, load_record
-from pmms.tables import SETTINGS, blocks, fill, fold_table, protocol_table
+from pmms.tables import SETTINGS, blocks, fill, protocol_table
 
 ROOT = Path(__file__).parents[1]
+PROTOCOL_BLOCKS = ("protocols-pascal", "protocols-coco", "protocol-notes")
 
 
 def test_the_presets_are_as_they_were_read() -> None:
@@ -164,19 +167,18 @@ def test_a_changed_protocol_has_no_place_in_the_column_of_the_bare_name() -> Non
         )  # fmt: skip
 
     ours = PROTOCOLS["ours"]
-    assert "| pmms | 50.0 |" in fold_table([record(ours), record(ours)]).replace(
-        "50.0 (0.0)", "50.0"
-    )
+    table = tables("mini")["table-1"]
+    assert one_protocol(table, [record(ours), record(ours)]) == ours
     for other in (replace(ours, episodes=60), replace(ours, shots=5), PROTOCOLS["hsnet"]):
-        with pytest.raises(ValueError, match="one protocol"):
-            fold_table([record(ours), record(other)])
+        with pytest.raises(ValueError, match="protocol"):
+            one_protocol(table, [record(ours), record(other)])
 
 
 def test_the_page_of_the_book_is_generated_from_the_settings() -> None:
     text = (ROOT / "book" / "protocols.md").read_text(encoding="utf-8")
-    assert fill(text, {n: t for n, t in blocks(ROOT / "results").items() if "protocol" in n}) == (
-        text
-    ), "run `python -m pmms tables book/protocols.md`"
+    assert fill(text, blocks(ROOT / "results", PROTOCOL_BLOCKS)) == (text), (
+        "run `python -m pmms tables book/protocols.md`"
+    )
     table = protocol_table("pascal").splitlines()
     assert table[0] == "| | `authors` | `hsnet` | `pfenet` | `ours` |"
     assert "| episodes for each seed (`episodes`) | 1,000 | 1,000 | 5,000 | 1,000 |" in table
