@@ -106,7 +106,7 @@ def work(config: RunConfig, folder: Path, answers: Any) -> None:
     data = load_data(config.data)
     model = untrained(config.model)
     images = prepare_images(config, data, model.backbone)
-    begun, before = steps_saved(folder), largest_memory_mb()
+    begun, before = steps_saved(folder), peak_memory_mb()
     saving: list[float] = []
     save = RunState.save
 
@@ -121,7 +121,7 @@ def work(config: RunConfig, folder: Path, answers: Any) -> None:
     spent, on_clock = time.process_time() - start, time.perf_counter() - on_clock
     if answers is None:
         return
-    peak = largest_memory_mb()
+    peak = peak_memory_mb()
     steps = config.train.iterations - begun
     start = time.process_time()
     result = evaluate_model(config, model, data, images, classes=data.test_classes[:1])
@@ -140,15 +140,6 @@ def work(config: RunConfig, folder: Path, answers: Any) -> None:
             "threads": torch.get_num_threads(),
         }
     )
-
-
-def largest_memory_mb() -> float:
-    """Of this process alone; elsewhere than on Linux that of its parent may count as well."""
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return peak_memory_mb()
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024 / 1e6
 
 
 def counted(config: RunConfig, precision: str) -> dict[str, Any]:

@@ -143,7 +143,14 @@ def environment(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in 10^6 bytes; 0 where it is not known."""
+    """Largest resident memory of this process so far, in 10^6 bytes; 0 where it is not known.
+
+    Elsewhere than on Linux what its parent had when it was started may count as well.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return round(int(line.split()[1]) * 1024 / 1e6, 1)
     try:
         import resource
     except ImportError:  # Windows
