@@ -66,6 +66,17 @@ def test_every_direct_dependency_is_pinned_within_its_range(requirement: Require
     assert requirement.specifier.contains(pin)
 
 
+def test_pinned_versions_run_on_every_python_that_is_promised() -> None:
+    """Debian's Python 3.11.2 among them: some packages ask for a later 3.11."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    for name in _pins():
+        try:
+            needs = metadata.metadata(name).get("Requires-Python")
+        except metadata.PackageNotFoundError:  # of another system
+            continue
+        assert SpecifierSet(needs or "").contains(oldest), f"{name} needs Python {needs}"
+
+
 def test_pins_name_no_local_build() -> None:
     assert [p for p in _pins().items() if "+" in p[1]] == []
 
