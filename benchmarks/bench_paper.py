@@ -24,8 +24,7 @@ from pmms.config import RunConfig, run_config
 from pmms.data import load_data
 from pmms.datasets.parts import PartsVOC
 from pmms.experiment import evaluate_model, prepare_images, train_model
-from pmms.model_config import ModelConfig
-from pmms.models import FewShotSegmenter, build_model
+from pmms.models import FewShotSegmenter, model_of
 from pmms.results import peak_memory_mb
 from pmms.run_state import CHECKPOINT, RunState, load_checkpoint
 from pmms.training import segmentation_loss
@@ -66,12 +65,6 @@ def settings(model: str, backbone: str, root: Path, *, quick: bool) -> RunConfig
     )  # fmt: skip
 
 
-def untrained(config: ModelConfig) -> FewShotSegmenter:
-    """The network with random weights everywhere."""
-    options = dict(vars(config))
-    return build_model(options.pop("name"), weights=None, **options)
-
-
 def measured(config: RunConfig, folder: Path) -> dict[str, Any]:
     """Train, be killed, go on, test; what the second process saw."""
     processes = multiprocessing.get_context("spawn")
@@ -104,7 +97,7 @@ def work(config: RunConfig, folder: Path, answers: Any) -> None:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     data = load_data(config.data)
-    model = untrained(config.model)
+    model = model_of(config.model, weights=None)
     images = prepare_images(config, data, model.backbone)
     begun, before = steps_saved(folder), peak_memory_mb()
     saving: list[float] = []
@@ -184,7 +177,7 @@ def kept_for_backward(
 
 def trainable(config: RunConfig) -> FewShotSegmenter:
     """The network as in training: scale and shift of the backbone's BatchNorm are fixed."""
-    model = untrained(config.model).train()
+    model = model_of(config.model, weights=None).train()
     for module in model.backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.requires_grad_(False)

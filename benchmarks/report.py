@@ -9,7 +9,7 @@ import report_paper
 from matplotlib.figure import Figure
 
 from pmms.figures import COLOURS, save_figure, use_style
-from pmms.files import write_atomically
+from pmms.files import write_if_changed
 from pmms.results import RunRecord, load_records
 from pmms.tables import fill
 
@@ -25,10 +25,7 @@ def update(results: Path, root: Path) -> None:
     found = records(results)
     for name, generated in ((PAGE, blocks(found)), (report_paper.PAGE, report_paper.blocks(found))):
         page = root / name
-        text = page.read_text(encoding="utf-8")
-        filled = fill(text, generated)
-        if filled != text:
-            write_atomically(page, filled.encode())
+        write_if_changed(page, fill(page.read_text(encoding="utf-8"), generated).encode())
     use_style()
     for label, figure in figures(found).items():
         save_figure(figure, label, folder=root / "figures")

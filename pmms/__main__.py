@@ -42,8 +42,9 @@ def train_command(options: argparse.Namespace) -> None:
     """Train one model and write it to a file."""
     from pmms.checkpoints import save_model
     from pmms.data import load_data
+    from pmms.distributed import Team
     from pmms.experiment import new_model, prepare_images, train_model
-    from pmms.together import is_first, say
+    from pmms.together import say
 
     config = _config(options)
     where = _where(options)
@@ -55,7 +56,7 @@ def train_command(options: argparse.Namespace) -> None:
         config, model, data, images, folder=folder, tensorboard=options.tensorboard, **where
     )
     out = Path(options.out) if options.out else folder / "model.safetensors"
-    if is_first(options):
+    if Team(options.fabric).chief:
         save_model(model, out, size=config.data.test_size, parameters=config.flat())
     say(
         options,

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from pmms.features import weights_digest
 from pmms.files import write_atomically
 from pmms.model_config import ModelConfig
-from pmms.models import FewShotSegmenter, build_model
+from pmms.models import FewShotSegmenter, model_of
 
 FORMAT = "pmms-model-1"
 BACKBONE = "backbone."
@@ -77,13 +77,13 @@ def load_model(path: Path | str) -> tuple[FewShotSegmenter, int]:
             f"{FORMAT!r}); the authors' checkpoints are read by pmms.authors"
         )
     try:
-        options = asdict(ModelConfig(**json.loads(metadata["model"])))
+        config = ModelConfig(**json.loads(metadata["model"]))
         size = int(json.loads(metadata["size"]))
         backbone = json.loads(metadata.get("backbone", "null"))
         # The first weights are drawn, and then replaced; the caller's generator stays as it is.
         with torch.random.fork_rng(devices=[]):
             weights = None if backbone is None else "imagenet"
-            model = build_model(options.pop("name"), weights=weights, **options)
+            model = model_of(config, weights=weights)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} holds a configuration that this package does not know ({error}); it may come "

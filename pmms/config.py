@@ -7,8 +7,10 @@ drawn by code, ``paper`` has the paper's settings.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Literal, get_origin, get_type_hints
 
+from pmms.checks import whole
 from pmms.data import DataConfig
 from pmms.folds import read_classes
 from pmms.model_config import ModelConfig
@@ -269,16 +271,19 @@ def _build(part: str, values: dict[str, Any]) -> Any:
         raise
 
 
+_hints = cache(get_type_hints)
+
+
 def _checked(name: str, value: Any) -> Any:
     """A parameter's value in the type of its field; a whole number may stand for a float."""
     part, field_name = PARAMETERS[name]
-    hint = get_type_hints(PARTS[part])[field_name]
+    hint = _hints(PARTS[part])[field_name]
     if get_origin(hint) is Literal or hint is str:
         fits = isinstance(value, str)
     elif hint is bool:
         fits = isinstance(value, bool)
     elif hint is int:
-        fits = isinstance(value, int) and not isinstance(value, bool)
+        fits = whole(value)
     elif hint in (float, float | None):
         fits = isinstance(value, int | float) and not isinstance(value, bool)
         fits = fits or (value is None and hint is not float)

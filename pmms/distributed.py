@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from pmms.checks import whole
+
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
@@ -208,7 +210,7 @@ def _process(
 
 def _check(devices: int, nodes: int, device: str) -> None:
     for name, value in (("devices", devices), ("nodes", nodes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        if not whole(value, least=1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if device.partition(":")[0] not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu' or 'cuda' for several processes, got {device!r}")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pmms.checks import whole
 from pmms.datasets.base import SegmentationDataset, images_of_class
 from pmms.folds import VOID
 
@@ -86,7 +87,7 @@ class EpisodeSampler:
         seed: int = 0,
     ) -> None:
         for name, value in (("shots", shots), ("length", length)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not whole(value, least=1):
                 raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
         mix(seed)  # refuses a seed that cannot be mixed
         self.dataset = dataset

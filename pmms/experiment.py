@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +17,7 @@ from pmms.episodes import EpisodeSampler, mix
 from pmms.evaluation import Control, Result, evaluate
 from pmms.features import FeatureBank, bank_megabytes, feature_bank
 from pmms.folds import FOLDS
-from pmms.models import FewShotSegmenter, build_model
+from pmms.models import FewShotSegmenter, model_of
 from pmms.protocol_episodes import protocol_sampler
 from pmms.protocols import Protocol
 from pmms.results import RunRecord
@@ -37,8 +37,7 @@ def new_model(config: RunConfig) -> FewShotSegmenter:
     """The untrained model of a run; its weights follow from the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(config.train.seed, -1))
-        options = {f.name: getattr(config.model, f.name) for f in fields(config.model)}
-        return build_model(options.pop("name"), **options)
+        return model_of(config.model)
 
 
 class Images(NamedTuple):
@@ -89,7 +88,7 @@ def prepare_images(
             description="test features", **shared,
         )  # fmt: skip
         images, limit_mb = images._replace(test=bank), limit_mb - needed
-    training = training and config.model.name != "training_free"
+    training = training and config.model.learns
     if training and bank_megabytes(data.train, backbone, **train_as) <= limit_mb:
         bank = feature_bank(
             data.train, backbone, description="train features", **train_as, **shared
@@ -214,7 +213,7 @@ def run(
     watch.lap("images")
     scores: dict[str, Any] = {}
     history: list[LossPoint] = []
-    if config.model.name != "training_free":
+    if config.model.learns:
         scores["untrained"] = evaluate_model(
             config, model, data, images, protocol=first_seed(config), **where
         ).summary()
@@ -269,7 +268,7 @@ def score_controls(
 
 
 def _scores_seen_classes(config: RunConfig) -> bool:
-    return config.model.name != "training_free" and config.protocol.lists != "authors"
+    return config.model.learns and config.protocol.lists != "authors"
 
 
 def _check_episodes(config: RunConfig, data: Data) -> None:

@@ -34,3 +34,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_if_changed(path: Path, content: bytes) -> bool:
+    """:func:`write_atomically`, unless the file holds ``content`` already; whether it was written."""
+    if path.is_file() and path.read_bytes() == content:
+        return False
+    write_atomically(path, content)
+    return True

@@ -16,6 +16,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pmms.checks import whole
+
 VOID = 255
 """Label of pixels without a certain class: object borders, difficult or crowded areas."""
 
@@ -205,7 +207,7 @@ def fold_classes(
         ValueError: an unknown data set, fold or layout, or a layout for own classes.
     """
     count, folds = len(class_names(dataset)), fold_count(dataset)
-    if isinstance(fold, bool) or not isinstance(fold, int) or not 0 <= fold < folds:
+    if not whole(fold, least=0) or fold >= folds:
         raise ValueError(f"fold must be an integer from 0 to {folds - 1}, got {fold!r}")
     if isinstance(dataset, ClassFolds):
         if layout is not None:

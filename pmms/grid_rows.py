@@ -1,9 +1,7 @@
 """What a table of the book is made of: rows, and the runs behind them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import product
 from typing import Any
 
@@ -104,9 +102,4 @@ class Table:
 
     def config(self, profile: str, row: Row, seed: int, fold: int) -> RunConfig:
         """Settings of one run; its ``name`` is that of the record."""
-        return _config(profile, json.dumps(self.parameters(row, seed, fold), sort_keys=True))
-
-
-@cache  # tables share runs, and a name takes a millisecond
-def _config(profile: str, parameters: str) -> RunConfig:
-    return run_config(profile, **json.loads(parameters))
+        return run_config(profile, **self.parameters(row, seed, fold))

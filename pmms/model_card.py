@@ -65,7 +65,7 @@ def export_model(
     """
     if record.name != config.name:
         raise ValueError(f"record must be that of the run {config.name}, got {record.name}")
-    if config.model.name == "training_free":
+    if not config.model.learns:
         raise ValueError("training_free has no trained weights to keep")
     path = Path(folder) / f"{config.training_name}.safetensors"
     save_model(

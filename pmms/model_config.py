@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pmms.backbones import BACKBONES
-from pmms.checks import choice, expect
+from pmms.checks import choice, expect, whole
 from pmms.densities import KERNELS
 from pmms.heads import BlockStyle
 from pmms.seeding import INITS
@@ -83,7 +83,7 @@ class ModelConfig:
         choice("mask_partition", self.mask_partition, ("weights", "product"))
         choice("fusion", self.fusion, ("mean", "sum"))
         choice("prob_map_at", self.prob_map_at, ("fusion", "residual"))
-        fits = len(k) == stages and all(_whole(n, least=1) for n in k)
+        fits = len(k) == stages and all(whole(n, least=1) for n in k)
         expect("k", k, f"{stages} whole number(s) >= 1", fits)
         if self.name in ("baseline", "no_support"):
             expect("k", k, f"1 for {self.name}, which has a single prototype", k == (1,))
@@ -92,9 +92,9 @@ class ModelConfig:
         expect("p_conv_kappa", self.p_conv_kappa, "None or a finite number > 0", fits)
         for option, least in (("em_iterations", 1), ("seed", 0), ("width", 2)):
             value = getattr(self, option)
-            expect(option, value, f"a whole number >= {least}", _whole(value, least=least))
+            expect(option, value, f"a whole number >= {least}", whole(value, least=least))
         expect("reduce_kernel", self.reduce_kernel, "1 or 3", self.reduce_kernel in (1, 3))
-        fits = len(rates) == 3 and all(_whole(rate, least=1) for rate in rates)
+        fits = len(rates) == 3 and all(whole(rate, least=1) for rate in rates)
         expect("aspp_rates", rates, "three dilations, whole numbers >= 1", fits)
         expect("aspp_dropout", self.aspp_dropout, "in [0, 1)", 0 <= self.aspp_dropout < 1)
         if self.init == "kmeans++":
@@ -112,13 +112,14 @@ class ModelConfig:
         return BlockStyle(norm=self.norm, dropout=self.dropout)
 
     @property
+    def learns(self) -> bool:
+        """Whether there is a head to train."""
+        return self.name != "training_free"
+
+    @property
     def has_p_conv(self) -> bool:
         """Whether there is a background mixture and a probability map."""
         return self.name in ("pmms", "rpmms", "training_free")
-
-
-def _whole(value: object, *, least: int) -> bool:
-    return isinstance(value, int) and value >= least
 
 
 def _positive(value: object) -> bool:

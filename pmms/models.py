@@ -238,11 +238,23 @@ def build_model(
         own = options.setdefault("backbone_options", backbone.options)
         fits = {**backbone.options, **own} == backbone.options
         expect("backbone_options", own, f"those of the given backbone, {backbone.options}", fits)
-        config = ModelConfig(name=name, backbone=backbone.name, **options)
-    else:
-        config = ModelConfig(name=name, backbone=backbone, **options)
-        backbone = build_backbone(backbone, weights, **config.backbone_options)
-    kind = TrainingFreeSegmenter if name == "training_free" else FewShotSegmenter
+        return _network(ModelConfig(name=name, backbone=backbone.name, **options), backbone)
+    return model_of(ModelConfig(name=name, backbone=backbone, **options), weights=weights)
+
+
+def model_of(config: ModelConfig, *, weights: str | None = "imagenet") -> FewShotSegmenter:
+    """The network that ``config`` describes, its head with first weights of torch's generator.
+
+    Args:
+        config: of the model.
+        weights: of the backbone, see :func:`pmms.backbones.build_backbone`.
+    """
+    backbone = build_backbone(config.backbone, weights, **config.backbone_options)
+    return _network(config, backbone)
+
+
+def _network(config: ModelConfig, backbone: Backbone) -> FewShotSegmenter:
+    kind = FewShotSegmenter if config.learns else TrainingFreeSegmenter
     return kind(config, backbone)
 
 

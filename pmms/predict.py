@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from pmms.folds import VOID
-from pmms.models import FewShotSegmenter, build_model
+from pmms.models import FewShotSegmenter, build_model, foreground
 from pmms.transforms import EvalTransform
 
 DEFAULT_SIZE = 320
@@ -83,7 +83,7 @@ def segment_image(
     prediction = model(*(tensor.to(device) for tensor in episode))
     logits = transform.restore(prediction.logits.float().cpu(), height=height, width=width)
     probability = logits.softmax(dim=1)[0, 1]
-    return Segmentation((logits.argmax(dim=1)[0] == 1).numpy(), probability.numpy())
+    return Segmentation(foreground(logits)[0].bool().numpy(), probability.numpy())
 
 
 def read_picture(path: Path | str) -> np.ndarray:

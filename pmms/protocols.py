@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
-from pmms.checks import choice, expect
+from pmms.checks import choice, expect, whole
 
 Form = Literal["pascal", "coco"]
 
@@ -132,12 +132,12 @@ class Protocol:
     def _check(self) -> None:
         for name in ("shots", "episodes"):
             value = getattr(self, name)
-            expect(name, value, "a whole number of at least 1", _whole(value) and value >= 1)
+            expect(name, value, "a whole number of at least 1", whole(value, least=1))
         seeds = self.seeds
-        fits = isinstance(seeds, tuple) and seeds and all(map(_whole, seeds))
+        fits = isinstance(seeds, tuple) and seeds and all(map(whole, seeds))
         expect("seeds", seeds, "one or more different whole numbers",
                 bool(fits) and len(set(seeds)) == len(seeds))  # fmt: skip
-        fits = self.size is None or (_whole(self.size) and self.size >= 1)
+        fits = self.size is None or whole(self.size, least=1)
         expect("size", self.size, "None or a whole number of at least 1", fits)
         for name, choices in CHOICES.items():
             choice(name, getattr(self, name), choices)
@@ -276,10 +276,6 @@ PRESETS: dict[str, Preset] = {
 def _preset(name: str, form: str) -> dict[str, Any]:
     preset = PRESETS.get(name, PRESETS["ours"])
     return {**preset.settings, **(preset.coco if form == "coco" else {})}
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 PROTOCOLS: dict[str, Protocol] = {name: Protocol(name=name) for name in PRESETS}

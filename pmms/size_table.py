@@ -8,7 +8,7 @@ import torch
 from pmms import paper
 from pmms.config import run_config
 from pmms.grid_tables import LABELS
-from pmms.models import build_model
+from pmms.models import model_of
 from pmms.rendering import NONE, NOT_RUN, Sheet
 from pmms.results import RunRecord, load_record
 
@@ -21,9 +21,8 @@ def parameters_in_millions(profile: str, model: str, *, backbone: str | None = N
     """Weights of a model as a profile has it, the backbone's among them. No weight is loaded."""
     given = {"model": model, "root": "."} | ({} if backbone is None else {"backbone": backbone})
     config = run_config(profile, **given).model
-    options = {name: getattr(config, name) for name in config.__dataclass_fields__}
     with torch.device("meta"):
-        network = build_model(options.pop("name"), weights=None, **options)
+        network = model_of(config, weights=None)
     return sum(weights.numel() for weights in network.parameters()) / 1e6
 
 

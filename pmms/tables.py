@@ -9,7 +9,7 @@ from typing import Any
 from pmms import paper
 from pmms.comparison import compare
 from pmms.config import PROFILES
-from pmms.files import write_atomically
+from pmms.files import write_if_changed
 from pmms.grid import tables
 from pmms.protocols import PRESETS, Form, Protocol
 from pmms.rendering import (
@@ -116,13 +116,12 @@ def _on_page(name: str, profile: str, results: Path | str) -> str:
 
 def fill_files(results: Path | str, files: Iterable[Path | str]) -> list[Path]:
     """Fill the blocks of some files in place; returns those that changed."""
+    makers = _makers(results)
     changed = []
     for path in map(Path, files):
-        before = path.read_text(encoding="utf-8")
-        wanted = [name for name in _makers(results) if f"<!-- {name} -->" in before]
-        after = fill(before, blocks(results, wanted))
-        if after != before:
-            write_atomically(path, after.encode())
+        text = path.read_text(encoding="utf-8")
+        wanted = {name: make() for name, make in makers.items() if f"<!-- {name} -->" in text}
+        if write_if_changed(path, fill(text, wanted).encode()):
             changed.append(path)
     return changed
 
@@ -155,13 +154,8 @@ def write_tables(
 ) -> list[Path]:
     """Write :func:`table_files` to a folder; returns the files that changed."""
     files = table_files(results, profile, protocol=protocol)
-    changed = []
-    for name, content in files.items():
-        path = Path(output) / name
-        if not path.is_file() or path.read_bytes() != content.encode():
-            write_atomically(path, content.encode())
-            changed.append(path)
-    return changed
+    paths = {Path(output) / name: content.encode() for name, content in files.items()}
+    return [path for path, content in paths.items() if write_if_changed(path, content)]
 
 
 def _setting(value: Any) -> str:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from pmms.distributed import in_processes, start, started_outside
+from pmms.distributed import Team, in_processes, start, started_outside
 
 
 def together(options: argparse.Namespace, arguments: list[str]) -> int:
@@ -24,14 +24,9 @@ def together(options: argparse.Namespace, arguments: list[str]) -> int:
     return 0
 
 
-def is_first(options: argparse.Namespace) -> bool:
-    """Whether this is the only process of the command, or the one that writes and prints."""
-    return options.fabric is None or options.fabric.global_rank == 0
-
-
 def say(options: argparse.Namespace, text: str) -> None:
     """Print; of several processes the first does."""
-    if is_first(options):
+    if Team(options.fabric).chief:
         print(text)
 
 

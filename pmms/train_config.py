@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from pmms.checks import whole
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -45,7 +47,7 @@ class TrainConfig:
         counts = ("iterations", "batch_size", "log_every", "checkpoint_every", "accumulate")
         for name in counts:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not whole(value, least=1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.batch_size % self.accumulate:
             raise ValueError(

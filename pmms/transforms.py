@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as TF
 
+from pmms.checks import whole
 from pmms.folds import VOID
 
 ATTEMPTS = 10
@@ -240,7 +241,7 @@ def _keep_tiny_foreground(mask: Tensor, small: Tensor) -> Tensor:
 
 
 def _checked_size(size: int) -> int:
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    if not whole(size, least=1):
         raise ValueError(f"size must be a positive integer, got {size!r}")
     return size
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from pmms.config import PROFILES, RunConfig, run_config
+from pmms.config import PROFILES, run_config
 
 Runs = dict[str, dict[str, Any]]
 
@@ -69,7 +69,7 @@ def previous(profile: str, runs: Runs) -> dict[str, str]:
     before = {}
     for name, parameters in runs.items():
         config = run_config(profile, **parameters)
-        if trained(config):
+        if config.model.learns:
             if config.training_name in latest:
                 before[name] = latest[config.training_name]
             latest[config.training_name] = name
@@ -81,14 +81,9 @@ def trainings(profile: str, runs: Runs) -> dict[str, str]:
     first: dict[str, str] = {}
     for name, parameters in runs.items():
         config = run_config(profile, **parameters)
-        if trained(config):
+        if config.model.learns:
             first.setdefault(config.training_name, name)
     return first
-
-
-def trained(config: RunConfig) -> bool:
-    """Whether a run trains at all."""
-    return config.model.name != "training_free"
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
