@@ -7,7 +7,7 @@ from pmms.config import run_config
 from pmms.datasets.base import images_of_class
 from pmms.datasets.parts import PartsVOC
 from pmms.episodes import EpisodeDataset, EpisodeSampler, collate
-from pmms.features import feature_bank
+from pmms.feature_computing import feature_bank
 from pmms.models import build_model
 from pmms.training import segmentation_loss
 from pmms.transforms import TrainTransform

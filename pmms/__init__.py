@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from pmms.episodes import Episode, EpisodeSampler
     from pmms.evaluation import Result, evaluate
     from pmms.experiment import run
-    from pmms.features import FeatureBank, feature_bank
+    from pmms.feature_computing import feature_bank
+    from pmms.features import FeatureBank
     from pmms.folds import ClassFolds, read_classes, split_classes
     from pmms.heads import PConv, PMatch
     from pmms.mixture import Mixture, fit_mixture
@@ -53,7 +54,7 @@ _HOME = {
     "build_backbone": "backbones",
     "build_model": "models",
     "evaluate": "evaluation",
-    "feature_bank": "features",
+    "feature_bank": "feature_computing",
     "fit_mixture": "mixture",
     "load_data": "data",
     "load_model": "checkpoints",

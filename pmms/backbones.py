@@ -5,6 +5,7 @@ Each takes float images (B, 3, H, W) in [0, 1], normalises them as its weights e
 tapped, and how the last stages are dilated, is decided here.
 """
 
+import hashlib
 import inspect
 from collections.abc import Callable
 from pathlib import Path
@@ -263,3 +264,12 @@ def _download(name: str, build: Callable[[], nn.Module], enum: Any) -> nn.Module
             f"on a machine with a connection and put the file into {folder}; or use the backbone "
             "'efficientnet_lite0', whose weights come with pip; or weights=None for random ones"
         ) from error
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """Short hash of all parameters and buffers."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name, value in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from pmms.features import weights_digest
+from pmms.backbones import weights_digest
 from pmms.files import write_atomically
 from pmms.model_config import ModelConfig
 from pmms.models import FewShotSegmenter, model_of

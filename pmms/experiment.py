@@ -15,7 +15,8 @@ from pmms.datasets.base import SegmentationDataset
 from pmms.distributed import Team
 from pmms.episodes import EpisodeSampler, mix
 from pmms.evaluation import Control, Result, evaluate
-from pmms.features import FeatureBank, bank_megabytes, feature_bank
+from pmms.feature_computing import bank_megabytes, feature_bank
+from pmms.features import FeatureBank
 from pmms.folds import FOLDS
 from pmms.models import FewShotSegmenter, model_of
 from pmms.protocol_episodes import protocol_sampler
@@ -188,7 +189,7 @@ def run(
         runs: folder for checkpoints and logs, a subfolder ``config.training_name`` for each
             training; one that was stopped is gone on with, a finished one is loaded. None keeps
             none.
-        cache: folder for kept features, see :func:`pmms.features.feature_bank`.
+        cache: folder for kept features, see :func:`pmms.feature_computing.feature_bank`.
         device: where the model runs.
         workers: processes that load images.
         tensorboard: also log to TensorBoard.

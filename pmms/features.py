@@ -1,32 +1,23 @@
-"""Backbone features of an image set, computed once and kept.
+"""Backbone features of an image set, kept in memory, and the episodes that are made of them.
 
 A frozen backbone gives the same features for the same image in every step of every run, so they
 need not be computed again: what is left of a training step is the head. Augmentation survives as
 a number of VIEWS of each image, the plain one and some random crops and flips.
+:mod:`pmms.feature_computing` fills a bank.
 """
 
-import hashlib
-import math
 import random
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from pmms.backbones import Backbone
 from pmms.datasets.base import SegmentationDataset
-from pmms.episodes import EpisodeIndex, class_mask, mix
-from pmms.files import replacing
-from pmms.progress import progress_bar
-from pmms.transforms import EvalTransform, TrainTransform
+from pmms.episodes import EpisodeIndex, class_mask
+from pmms.transforms import EvalTransform
 
 VISIBLE = 0.25  # a view can stand for an image if it shows this share of the class's plain area
-IMAGES_PER_BATCH = 16
 KEPT_LABELS = 512_000_000  # bytes of label maps at their own size that a bank keeps once read
 
 
@@ -49,7 +40,8 @@ class FeatureBatch(NamedTuple):
 
 
 class FeatureBank:
-    """Features and label maps of all images of a data set, in memory. See :func:`feature_bank`.
+    """Features and label maps of all images of a data set, in memory; made by
+    :func:`pmms.feature_computing.feature_bank`.
 
     Attributes:
         dataset: the images.
@@ -177,148 +169,3 @@ def kept_mask(
     """
     mask = class_mask(labels, class_id)
     return mask if (mask == 1).any() else transform.mask(class_mask(whole(), class_id))
-
-
-def feature_bank(
-    dataset: SegmentationDataset,
-    backbone: Backbone,
-    *,
-    size: int,
-    views: int = 1,
-    seed: int = 0,
-    scale: tuple[float, float] = (0.5, 1.0),
-    keep_aspect: bool = False,
-    workers: int = 0,
-    device: torch.device | str = "cpu",
-    cache: Path | str | None = None,
-    description: str = "features",
-) -> FeatureBank:
-    """Compute the backbone's features of every image of a data set, or read them from ``cache``.
-
-    Args:
-        dataset: the images.
-        backbone: frozen; it is put in eval mode.
-        size: side of the square that images are resized to, in pixels.
-        views: V; the plain image and V - 1 random views (crop, resize, flip).
-        seed: of the random views.
-        scale: area of the crops, see :class:`pmms.transforms.TrainTransform`.
-        keep_aspect: of the plain image, see :class:`pmms.transforms.EvalTransform`.
-        workers: processes that decode or draw images.
-        device: where the backbone runs.
-        cache: folder for one file per bank, written atomically; None keeps nothing on disk. Its
-            name holds all that decides the content, the backbone's weights included.
-        description: title of the progress bar.
-
-    Raises:
-        ValueError: ``views`` below 1, or a damaged file in ``cache``.
-    """
-    if views < 1:
-        raise ValueError(f"views must be at least 1, the plain image; got {views}")
-    path = None
-    if cache is not None:
-        decides = f"{size}-{views}-{seed}-{scale}-{weights_digest(backbone)}-{_options(backbone)}"
-        decides += "-padded" * keep_aspect
-        digest = hashlib.blake2b(decides.encode(), digest_size=6).hexdigest()
-        path = Path(cache) / f"{dataset.fingerprint()}-{backbone.name}-{digest}.safetensors"
-        if path.is_file():
-            try:
-                content = load_file(path)
-            except SafetensorError as error:
-                raise ValueError(f"{path} is damaged ({error}); delete it") from error
-            if set(content) == {"features", "labels", "sizes"}:  # else of an older version
-                return FeatureBank(dataset, **content, keep_aspect=keep_aspect)
-    images = _Views(
-        dataset, size=size, views=views, seed=seed, scale=scale, keep_aspect=keep_aspect
-    )
-    content = _compute(images, backbone, workers, torch.device(device), description)
-    if path is not None:
-        with replacing(path) as part:
-            save_file(content, part)
-    return FeatureBank(dataset, **content, keep_aspect=keep_aspect)
-
-
-def bank_megabytes(
-    dataset: SegmentationDataset, backbone: Backbone, *, size: int, views: int = 1
-) -> float:
-    """Memory that :func:`feature_bank` would take, in units of 10^6 bytes; one image is tried."""
-    probe = torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device)
-    was_training = backbone.training
-    with torch.inference_mode():
-        values = backbone.eval()(probe).numel()
-    backbone.train(was_training)
-    return len(dataset) * views * (2 * values + size * size) / 1e6
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """Short hash of all parameters and buffers."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _options(backbone: Backbone) -> str:
-    """What decides a backbone besides its weights: its options, strides and dilations."""
-    options = {n: v for n, v in vars(backbone).items() if isinstance(v, int | float | str)}
-    del options["training"]
-    return f"{sorted(options.items())} {backbone}"
-
-
-class _Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """Item i: float32 (V, 3, size, size) and uint8 (V, size, size), all views of image i, and
-    int32 (2,), its own height and width."""
-
-    def __init__(
-        self,
-        dataset: SegmentationDataset,
-        *,
-        size: int,
-        views: int,
-        seed: int,
-        scale: tuple[float, float],
-        keep_aspect: bool,
-    ) -> None:
-        self.dataset = dataset
-        self.views = views
-        self.seed = seed
-        self.plain = EvalTransform(size, keep_aspect=keep_aspect)
-        self.random = TrainTransform(size, scale=scale)
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        sample = self.dataset[index]
-        pairs = [self.plain(*sample)]
-        pairs += [self.random(*sample, seed=mix(self.seed, index, v)) for v in range(1, self.views)]
-        images, labels = zip(*pairs, strict=True)
-        size = torch.tensor(sample.labels.shape, dtype=torch.int32)
-        return torch.stack(images), torch.stack(labels), size
-
-
-@torch.inference_mode()
-def _compute(
-    images: _Views, backbone: Backbone, workers: int, device: torch.device, description: str
-) -> dict[str, Tensor]:
-    backbone.eval().to(device)
-    per_batch = math.ceil(IMAGES_PER_BATCH / images.views)
-    # A generator of its own, or the loader would draw from the caller's.
-    loader = DataLoader(
-        images, batch_size=per_batch, num_workers=workers, generator=torch.Generator()
-    )
-    features: list[Tensor] = []
-    labels: list[Tensor] = []
-    sizes: list[Tensor] = []
-    with progress_bar(len(images), description, unit="image") as progress:
-        for image, label, size in loader:
-            output = backbone(image.flatten(0, 1).to(device))
-            features.append(output.unflatten(0, label.shape[:2]).half().cpu())
-            labels.append(label.clone())  # not the worker's shared memory
-            sizes.append(size.clone())
-            progress.update(len(label))
-    return {
-        "features": torch.cat(features),
-        "labels": torch.cat(labels),
-        "sizes": torch.cat(sizes),
-    }

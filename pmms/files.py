@@ -37,7 +37,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_if_changed(path: Path, content: bytes) -> bool:
-    """:func:`write_atomically`, unless the file holds ``content`` already; whether it was written."""
+    """Write a file atomically unless it holds ``content`` already; return whether it did not."""
     if path.is_file() and path.read_bytes() == content:
         return False
     write_atomically(path, content)

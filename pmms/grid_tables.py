@@ -218,44 +218,37 @@ def _paper_shots(number: int, shared: Mapping[str, Any], *, backbone: str) -> Ta
 
 
 def _table_6(shots: int, shared: Mapping[str, Any]) -> Table:
-    group = f"{shots}-shot"
     rows = [
         Row(
             label=LABELS[model],
             parameters={"model": model},
-            paper=paper_row(6, f"{group}, {LABELS[model].replace('base', 'Base')}"),
+            paper=paper_row(6, f"{shots}-shot, {LABELS[model].replace('base', 'Base')}"),
         )
         for model in ("baseline", "pmms", "rpmms")
     ]
-    return Table(
-        name=f"table-6-{group}",
-        title=f"Table 6. {group} on COCO-20i",
-        header="model",
-        rows=tuple(rows),
-        shared={**shared, "shots": shots},
-        against="baseline",
-        paper_setting="COCO-20i, ResNet-50; FWB with ResNet-101",
-        paper_table=6,
-        paper_group=f"{group}, ",
-    )
+    return _coco_table(shots, rows, against="baseline", shared={**shared, "shots": shots})
 
 
 def _not_here(shots: int) -> Table:
     """Table 6 in the mini profile: the paper's numbers alone."""
-    group = f"{shots}-shot"
-    rows = tuple(
-        Row(label=row.removeprefix(f"{group}, "), parameters=None, paper=paper_row(6, row))
+    group = f"{shots}-shot, "
+    rows = [
+        Row(label=row.removeprefix(group), parameters=None, paper=paper_row(6, row))
         for row in paper.TABLE_6.rows
         if row.startswith(group)
-    )
+    ]
+    note = "Needs COCO, so it is run in the paper profile: `make tables PROFILE=paper`."
+    return _coco_table(shots, rows, against="Baseline", notes=(note,))
+
+
+def _coco_table(shots: int, rows: list[Row], **more: Any) -> Table:
     return Table(
-        name=f"table-6-{group}",
-        title=f"Table 6. {group} on COCO-20i",
+        name=f"table-6-{shots}-shot",
+        title=f"Table 6. {shots}-shot on COCO-20i",
         header="model",
-        rows=rows,
-        against="Baseline",
+        rows=tuple(rows),
         paper_setting="COCO-20i, ResNet-50; FWB with ResNet-101",
         paper_table=6,
-        paper_group=f"{group}, ",
-        notes=("Needs COCO, so it is run in the paper profile: `make tables PROFILE=paper`.",),
+        paper_group=f"{shots}-shot, ",
+        **more,
     )

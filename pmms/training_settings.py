@@ -3,8 +3,9 @@
 from dataclasses import asdict
 from typing import Any
 
+from pmms.backbones import weights_digest
 from pmms.episodes import EpisodeSampler, Transform
-from pmms.features import FeatureBank, weights_digest
+from pmms.features import FeatureBank
 from pmms.models import FewShotSegmenter
 from pmms.train_config import TrainConfig
 

@@ -16,7 +16,7 @@ from fakes import fake_dataset, tiny_model
 
 from pmms.episodes import EpisodeSampler
 from pmms.evaluation import Result, evaluate
-from pmms.features import feature_bank
+from pmms.feature_computing import feature_bank
 from pmms.heads import BlockStyle, PMatch
 from pmms.metrics import scores
 from pmms.mixture import fit_mixture

@@ -25,7 +25,7 @@ from pmms.distributed import (
 )
 from pmms.episodes import EpisodeSampler
 from pmms.evaluation import evaluate
-from pmms.features import feature_bank
+from pmms.feature_computing import feature_bank
 from pmms.protocols import Protocol
 from pmms.run_state import load_checkpoint
 from pmms.train_config import TrainConfig

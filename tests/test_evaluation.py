@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pmms.datasets.base import Sample
 from pmms.episodes import EpisodeSampler
 from pmms.evaluation import Protocol, Result, evaluate
-from pmms.features import FeatureBank, feature_bank
+from pmms.feature_computing import feature_bank
+from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.models import Prediction, Prototypes
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from pmms.datasets.base import Sample
 from pmms.episode_batches import scored_labels
 from pmms.evaluation import evaluate, fuse
-from pmms.features import FeatureBank, feature_bank
+from pmms.feature_computing import feature_bank
+from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.models import Prediction, Prototypes
 from pmms.protocol_episodes import PFENET_AREA

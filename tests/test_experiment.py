@@ -11,6 +11,7 @@ import torch
 from fakes import with_tiny_backbone
 
 from pmms import experiment as module
+from pmms.backbones import weights_digest
 from pmms.config import RunConfig, run_config
 from pmms.datasets.parts import PartsVOC
 from pmms.datasets.pascal import PascalVOC
@@ -24,7 +25,8 @@ from pmms.experiment import (
     run,
     score_controls,
 )
-from pmms.features import FeatureBank, bank_megabytes, weights_digest
+from pmms.feature_computing import bank_megabytes
+from pmms.features import FeatureBank
 from pmms.folds import split_classes
 from pmms.protocols import Protocol
 from pmms.results import load_record

@@ -9,10 +9,12 @@ import torch
 from fakes import FakeDataset, TinyBackbone, fake_dataset
 from torch import Tensor
 
-from pmms import features as module
+from pmms import feature_computing as module
+from pmms.backbones import weights_digest
 from pmms.datasets import keep_images
 from pmms.episodes import EpisodeIndex, EpisodeSampler, class_mask
-from pmms.features import VISIBLE, FeatureBank, feature_bank, weights_digest
+from pmms.feature_computing import feature_bank
+from pmms.features import VISIBLE, FeatureBank
 from pmms.folds import VOID
 from pmms.transforms import EvalTransform
 

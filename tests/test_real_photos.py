@@ -18,7 +18,8 @@ from pmms.datasets.base import keep_images
 from pmms.datasets.coco import CocoInstances
 from pmms.evaluation import evaluate
 from pmms.experiment import new_model
-from pmms.features import FeatureBank, feature_bank
+from pmms.feature_computing import feature_bank
+from pmms.features import FeatureBank
 from pmms.likelihoods import likelihood_gains
 from pmms.margins import (
     THRESHOLDS,

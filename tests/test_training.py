@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from pmms import training as module
 from pmms.episodes import EpisodeSampler
-from pmms.features import FeatureBank, feature_bank
+from pmms.feature_computing import feature_bank
+from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.models import FewShotSegmenter, Prediction, Prototypes
 from pmms.run_state import CHECKPOINT, LOG

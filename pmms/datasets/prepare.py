@@ -20,18 +20,14 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from pmms.datasets.prepare_plan import DOWNLOADS, Say, check_room, plan, size_text
 from pmms.datasets.sources import Source, in_folder, mirrored
-from pmms.download import ChecksumError, DownloadError, bytes_arrived, download, verify
+from pmms.download import ChecksumError, DownloadError, download, verify
 from pmms.files import write_atomically
 
 INDEX = "prepared.json"
-DOWNLOADS = "downloads"
 _WORK = ".preparing"
 _LOCK = ".prepare.lock"
-_ROOM = 1.03
-"""Files take whole blocks of the disk: about 2 kB more than they are long, of some 100 kB."""
-
-Say = Callable[[str], object]
 
 
 class Fetched(NamedTuple):
@@ -106,14 +102,14 @@ def prepare(
         say(_nothing_to_do(parts, root))
         return False
     if dry_run:
-        _plan(_open_work(parts, root), root, given, say)
+        plan(_sources(_open_work(parts, root)), root, given, say)
         return False
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root, say):
         todo = _open_work(parts, root)  # another run may have done it while this one waited
         _clear_work(root)
         if todo:
-            _check_room(_plan(todo, root, given, say), root)
+            check_room(plan(_sources(todo), root, given, say), root)
             fetched = _fetch(todo, root, given, say)
             for part in todo:
                 _build(part, root, fetched, say)
@@ -174,37 +170,6 @@ def _nothing_to_do(parts: Sequence[Part], root: Path) -> str:
     return f"{names}: prepared already in {root} (see {root / INDEX}); nothing to do"
 
 
-def _plan(todo: Sequence[Part], root: Path, given: Path | None, say: Say) -> int:
-    """Say what is fetched, from where and how large; return the bytes of disk that are needed."""
-    missing = unpacked = 0
-    for source in _sources(todo):
-        have = in_folder(source, given)
-        arrived = bytes_arrived(root / DOWNLOADS / source.name)
-        size = "size unknown" if source.size is None else _size(source.size)
-        if have is not None:
-            origin = f"given: {have}"
-        else:
-            missing += max((source.size or 0) - arrived, 0)
-            origin = source.urls[0] + (f" ({_size(arrived)} are there already)" if arrived else "")
-        unpacked += source.unpacked
-        say(f"  {source.name:<28} {size:>9}  {origin}")
-    needed = missing + int(_ROOM * unpacked)
-    say(
-        f"to download: {_size(missing)}; unpacked: {_size(unpacked)}; disk needed in {root}: "
-        f"{_size(needed)}, free: {_size(_free(root))}"
-    )
-    return needed
-
-
-def _check_room(needed: int, root: Path) -> None:
-    free = _free(root)
-    if needed > free:
-        raise OSError(
-            f"too little room: {_size(needed)} are needed in {root}, {_size(free)} are free. Make "
-            "room, choose another root folder, or take archives from another disk (--from)"
-        )
-
-
 def _fetch(todo: Sequence[Part], root: Path, given: Path | None, say: Say) -> dict[str, Fetched]:
     """All sources by name, verified; what is not given is downloaded."""
     fetched = {}
@@ -257,7 +222,7 @@ def _build(part: Part, root: Path, fetched: Mapping[str, Fetched], say: Say) -> 
     finally:
         _clear_work(root)
     for target, extent in targets.items():
-        say(f"ready: {root / target} ({extent['files']} files, {_size(extent['bytes'])})")
+        say(f"ready: {root / target} ({extent['files']} files, {size_text(extent['bytes'])})")
 
 
 def _provenance(source: Fetched) -> dict[str, Any]:
@@ -305,18 +270,6 @@ def _count(folder: Path) -> int:
 def _extent(path: Path) -> dict[str, int]:
     files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
     return {"files": len(files), "bytes": sum(file.stat().st_size for file in files)}
-
-
-def _free(root: Path) -> int:
-    existing = next(folder for folder in (root, *root.absolute().parents) if folder.exists())
-    return shutil.disk_usage(existing).free
-
-
-def _size(count: int) -> str:
-    for unit, scale in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= scale:
-            return f"{count / scale:.1f} {unit}"
-    return f"{count} B"
 
 
 def _version() -> str:
