@@ -1,11 +1,14 @@
 """Settings of all tests."""
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 # Set before anything imports what reads them.
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TQDM_DISABLE", "1")
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -17,3 +20,16 @@ torch.set_num_threads(1)
 # The examples that hypothesis tries are the same in every run, and no slow machine fails a test.
 settings.register_profile("repository", deadline=None, derandomize=True, database=None)
 settings.load_profile("repository")
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Chrome"]:
+    """A browser for the tests of a file; they are skipped where there is none."""
+    import chromium
+
+    driver = chromium.start(tmp_path_factory.mktemp("profile"))
+    yield driver
+    driver.quit()

@@ -6,7 +6,6 @@ Links and files are checked without a browser; what needs one is skipped where C
 import functools
 import http.server
 import json
-import shutil
 import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -15,8 +14,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -25,20 +22,6 @@ import build_book
 BOOK, NOTEBOOKS = build_book.BOOK, build_book.NOTEBOOKS
 PAGES = [f"{path.stem}.html" for path in sorted(BOOK.glob("*.md"))] + [
     f"notebooks/{path.stem}.html" for path in sorted(NOTEBOOKS.glob("*.ipynb"))
-]
-CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
-CHROMEDRIVER = shutil.which("chromedriver")
-# The network flags stop Chromium's own requests, which have nothing to do with the pages.
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
 ]
 
 
@@ -87,20 +70,6 @@ def origin(html: Path) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    if CHROMIUM is None or CHROMEDRIVER is None:
-        pytest.skip("needs Chromium and its driver (Debian: chromium, chromium-driver)")
-    options = Options()
-    options.binary_location = CHROMIUM
-    for flag in [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(CHROMEDRIVER))
-    yield driver
-    driver.quit()
 
 
 def _open(browser: webdriver.Chrome, address: str, *, width: int = 1300) -> None:
