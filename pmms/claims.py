@@ -1,0 +1,285 @@
+"""What the records say about a claim: differences one by one, a verdict, and how many it takes.
+
+A claim says that one row of a table scores higher than another. Its interval is a 95 % t interval
+of the mean difference (mIoU, percent points). What is counted depends on the table:
+
+- *pairs* where networks are trained: two runs of one fold and one training seed, tested on the
+  same episodes;
+- *classes* where nothing is trained. Runs that differ in where EM starts share everything else, so
+  they would count as many and be nearly one. The IoU of a class is averaged over starts first.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from scipy import stats
+
+from pmms.comparison import Comparison, compare
+from pmms.grid_rows import Row, Table
+from pmms.intervals import CONFIDENCE, t_interval
+from pmms.rendering import NONE, NOT_RUN, Sheet, signed
+from pmms.results import RunRecord
+
+LEAST = 3
+"""Differences that a verdict needs."""
+
+Verdict = Literal["holds", "does not hold", "undecided", "not run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """That ``row`` scores higher than ``than``.
+
+    Attributes:
+        text: the claim in words.
+        table: name of the table in :func:`pmms.grid.tables`.
+        row, than: labels of its rows.
+        than_table: the table of ``than``, where it is another. Their protocols may differ in the
+            number of shots alone.
+    """
+
+    text: str
+    table: str
+    row: str
+    than: str
+    than_table: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What the records say about a claim.
+
+    Attributes:
+        claim: in question.
+        unit: what ``values`` are of, "pairs" or "classes".
+        values: fold -> differences, percent points; a fold without any is missing.
+        folds: those that a verdict needs.
+        paper: the paper's difference; None where it gives none.
+    """
+
+    claim: Claim
+    unit: Literal["pairs", "classes"]
+    values: Mapping[int, tuple[float, ...]]
+    folds: tuple[int, ...]
+    paper: float | None = None
+
+    @property
+    def all_values(self) -> list[float]:
+        """The differences of all folds."""
+        return list(chain.from_iterable(self.values.values()))
+
+    @property
+    def mean(self) -> float | None:
+        """Mean difference; None without any."""
+        return statistics.fmean(self.all_values) if self.values else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the 95 % t interval of the mean; None for fewer than two differences."""
+        if len(self.all_values) < 2:
+            return None
+        found = t_interval(self.all_values, over="pairs")
+        return found.low, found.high
+
+    @property
+    def complete(self) -> bool:
+        """Whether every fold is there, and ``LEAST`` differences are."""
+        return set(self.folds) <= self.values.keys() and len(self.all_values) >= LEAST
+
+    @property
+    def folds_for(self) -> int:
+        """Number of folds whose mean difference is above zero."""
+        return sum(statistics.fmean(values) > 0 for values in self.values.values())
+
+    @property
+    def verdict(self) -> Verdict:
+        """See :func:`verdict`."""
+        return verdict(self.interval, count=len(self.all_values), complete=self.complete)
+
+
+def verdict(interval: tuple[float, float] | None, *, count: int, complete: bool) -> Verdict:
+    """The rule of all verdicts.
+
+    Args:
+        interval: of the mean difference, percent points; None if there is none.
+        count: of the differences.
+        complete: False where folds or runs are missing that a verdict needs.
+
+    Returns:
+        "not run" without any difference. "undecided" if it is not complete, or if the interval
+        holds zero. Else "holds" if the interval lies above zero, "does not hold" if below.
+    """
+    if count == 0:
+        return "not run"
+    if not complete or interval is None:
+        return "undecided"
+    low, high = interval
+    return "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+
+
+PAPER_CLAIMS = (
+    Claim(text="PMMs+ over the baseline", table="table-1", row="PMMs+", than="baseline"),
+    Claim(text="PMMs over PMMs+: P-Conv helps", table="table-1", row="PMMs", than="PMMs+"),
+    Claim(text="PMMs over the baseline", table="table-1", row="PMMs", than="baseline"),
+    Claim(text="RPMMs over PMMs", table="table-1", row="RPMMs", than="PMMs"),
+    Claim(text="K = 2 over K = 1", table="table-2", row="K = 2", than="K = 1"),
+    Claim(text="K = 3 over K = 1", table="table-2", row="K = 3", than="K = 1"),
+    Claim(text="K = 3 over K = 5", table="table-2", row="K = 3", than="K = 5"),
+    Claim(text="vMF over Gaussian", table="table-3", row="vMF", than="Gaussian"),
+)
+"""What the paper concludes from its Tables 1, 2 and 3."""
+
+FREE_CLAIMS = (
+    Claim(text="K = 3 over K = 1, drawings", table="free-k", row="K = 3", than="K = 1"),
+    Claim(text="K = 5 over K = 3, drawings", table="free-k", row="K = 5", than="K = 3"),
+    Claim(text="vMF over Gaussian, drawings", table="free-kernel", row="vMF", than="Gaussian"),
+    Claim(text="K = 3 over K = 1, photographs", table="photos-1-shot", row="K = 3", than="K = 1"),
+    Claim(text="K = 5 over K = 3, photographs", table="photos-1-shot", row="K = 5", than="K = 3"),
+)
+"""The same questions where nothing is trained."""
+
+
+def find(claim: Claim, profile: str = "mini", *, results: Path | str = "results") -> Finding:
+    """Read the records of a claim.
+
+    Args:
+        claim: in question.
+        profile: "mini" or "paper".
+        results: folder of run records.
+
+    Raises:
+        ValueError: an unknown table or row; or tables of protocols that differ in more than the
+            number of shots.
+    """
+    of_row = compare(claim.table, profile, results=results)
+    of_than = compare(claim.than_table, profile, results=results) if claim.than_table else of_row
+    _same_but_shots(of_row, of_than)
+    row, than = of_row.row(claim.row).row, of_than.row(claim.than).row
+    runs, others = _runs(of_row, row), _runs(of_than, than)
+    pairs = {key: (runs[key], others[key]) for key in runs.keys() & others.keys()}
+    by_class = of_row.table.seed_name == "em_seed"
+    values = {}
+    for fold in of_row.table.folds:
+        of_fold = [pairs[key] for key in sorted(pairs) if key[1] == fold]
+        if of_fold:
+            values[fold] = _by_class(of_fold) if by_class else _by_pair(of_fold, of_row.table)
+    given = "mean" in row.paper and "mean" in than.paper
+    return Finding(
+        claim=claim,
+        unit="classes" if by_class else "pairs",
+        values=values,
+        folds=of_row.table.folds,
+        paper=row.paper["mean"] - than.paper["mean"] if given else None,
+    )
+
+
+def pairs_needed(spread: float, *, resolve: float, power: float = 0.8) -> int:
+    """How many differences it takes for an interval that leaves zero out.
+
+    Args:
+        spread: standard deviation of the differences.
+        resolve: their true mean.
+        power: probability with which the 95 % t interval is to lie above zero.
+
+    Raises:
+        ValueError: unless spread and resolve are positive and power is between 0 and 1.
+    """
+    if spread <= 0 or resolve <= 0 or not 0 < power < 1:
+        raise ValueError(
+            "spread and resolve must be positive and power between 0 and 1, got "
+            f"{spread}, {resolve} and {power}"
+        )
+    tail = (1 + CONFIDENCE) / 2
+    # With a known spread; t distributions ask for more, never for less.
+    known = (stats.norm.ppf(tail) + stats.norm.ppf(power)) * spread / resolve
+    count = max(2, math.ceil(known**2))
+    while _power(count, resolve / spread, tail) < power:
+        count += 1
+    return count
+
+
+def spread(findings: Iterable[Finding]) -> float | None:
+    """Standard deviation of the differences about their own means, pooled over findings.
+
+    None where no finding has two differences.
+    """
+    several = [found.all_values for found in findings if len(found.all_values) > 1]
+    if not several:
+        return None
+    squares = sum(statistics.variance(values) * (len(values) - 1) for values in several)
+    return math.sqrt(squares / sum(len(values) - 1 for values in several))
+
+
+def claims_sheet(findings: Iterable[Finding], *, title: str = "Claims") -> Sheet:
+    """Findings as a table: the paper's difference, ours, how many, and the verdict."""
+    rows = []
+    for found in findings:
+        known = found.verdict
+        missing = known == "undecided" and not found.complete
+        rows.append((
+            found.claim.text,
+            NONE if found.paper is None else signed(found.paper),
+            _measured(found),
+            _counted(found),
+            f"{found.folds_for} of {len(found.values)}" if found.values else NONE,
+            f"{known}, runs missing" if missing else known,
+        ))  # fmt: skip
+    return Sheet(
+        title=title, header=("claim", "paper", "ours", "of", "folds above 0", "verdict"),
+        rows=tuple(rows),
+    )  # fmt: skip
+
+
+def _measured(found: Finding) -> str:
+    if found.mean is None:
+        return NOT_RUN
+    half = "" if found.interval is None else f" ± {found.interval[1] - found.mean:.2f}"
+    return f"{signed(found.mean)}{half}"
+
+
+def _counted(found: Finding) -> str:
+    count = len(found.all_values)
+    unit = {"pairs": "pair", "classes": "class"}[found.unit] if count == 1 else found.unit
+    return f"{count} {unit}" if count else NONE
+
+
+def _power(count: int, effect: float, tail: float) -> float:
+    """Probability that the t interval of so many differences lies above zero."""
+    free = count - 1
+    return float(stats.nct.sf(stats.t.ppf(tail, free), free, effect * math.sqrt(count)))
+
+
+def _runs(comparison: Comparison, row: Row) -> dict[tuple[int, int], RunRecord]:
+    table = comparison.table
+    names = {key: table.config(comparison.profile, row, *key).name for key in table.cells(row)}
+    return {
+        key: comparison.records[name] for key, name in names.items() if name in comparison.records
+    }
+
+
+def _by_pair(pairs: list[tuple[RunRecord, RunRecord]], table: Table) -> tuple[float, ...]:
+    if table.first_episodes:
+        raise ValueError(f"{table.name} compares entries of one record, not runs")
+    miou = [tuple(record.scores["model"]["miou"] for record in pair) for pair in pairs]
+    return tuple(one - other for one, other in miou)
+
+
+def _by_class(pairs: list[tuple[RunRecord, RunRecord]]) -> tuple[float, ...]:
+    ious = [tuple(record.scores["model"]["class_iou"] for record in pair) for pair in pairs]
+    classes = sorted(ious[0][0], key=int)
+    return tuple(statistics.fmean(one[c] - other[c] for one, other in ious) for c in classes)
+
+
+def _same_but_shots(one: Comparison, other: Comparison) -> None:
+    if one.protocol is None or other.protocol is None:
+        return
+    if replace(one.protocol, shots=1) != replace(other.protocol, shots=1):
+        raise ValueError(
+            f"{one.table.name} and {other.table.name} have protocols that differ in more than "
+            f"the number of shots: {one.protocol.label} and {other.protocol.label}"
+        )
