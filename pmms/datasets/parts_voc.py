@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pmms.datasets.base import SegmentationDataset
+from pmms.files import replacing, write_atomically
 
 _FOLDERS = ("JPEGImages", "SegmentationClass", "SegmentationPart")
 
@@ -58,7 +58,7 @@ def write_tree(
             f"{root} holds the {split} images of {stamp.read_text(encoding='utf-8').strip()}, not "
             f"of {content}: choose another folder or remove this one"
         )
-    _replace(stamp, lambda path: path.write_text(content + "\n", encoding="utf-8"))
+    write_atomically(stamp, f"{content}\n".encode())
     palette = voc_colour_map().ravel().tolist()
     names = [dataset.image_id(index) for index in range(len(dataset))]
     for index, name in enumerate(tqdm(names, desc=f"writing {split}", disable=not progress)):
@@ -69,28 +69,17 @@ def write_tree(
         if not (image.exists() and labels.exists()):
             sample = dataset[index]
             picture = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
-            _replace(image, lambda path, p=picture: p.save(path, format="JPEG", quality=95))
+            with replacing(image) as target:
+                picture.save(target, format="JPEG", quality=95)
             _save_labels(labels, sample.labels, palette)
         if not part.exists():
             _save_labels(part, parts(index), palette)
-    _replace(
-        lists / f"{split}.txt",
-        lambda path: path.write_text("\n".join(names) + "\n", encoding="utf-8"),
-    )
+    write_atomically(lists / f"{split}.txt", ("\n".join(names) + "\n").encode())
     return root
 
 
 def _save_labels(path: Path, labels: Tensor, palette: list[int]) -> None:
     picture = Image.fromarray(labels.numpy())
     picture.putpalette(palette)
-    _replace(path, lambda target: picture.save(target, format="PNG"))
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a neighbour of `path` that then takes its name, so no half file is seen."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as target:
+        picture.save(target, format="PNG")
