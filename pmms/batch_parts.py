@@ -64,9 +64,10 @@ def as_parts(
     changed: list[nn.Module] = []
     for module in model.modules():
         if isinstance(module, nn.Dropout2d):
-            module.forward = partial(_dropout, module, turn)
+            # Calling the module finds the instance's own attribute before the method of its class.
+            module.forward = partial(_dropout, module, turn)  # type: ignore[method-assign]
         elif isinstance(module, nn.BatchNorm2d) and total is not None:
-            module.forward = partial(_batch_norm, module, total)
+            module.forward = partial(_batch_norm, module, total)  # type: ignore[method-assign]
         else:
             continue
         changed.append(module)
@@ -102,12 +103,23 @@ def _batch_norm(module: nn.BatchNorm2d, total: Callable[[Tensor], Tensor], x: Te
         n, first, second = total(torch.stack([n, n * mean, n * (variance + mean.square())]))
         mean = first / n
         variance = (second / n - mean.square()).clamp(min=0)
-        module.num_batches_tracked.add_(1)
+        tracked, running_mean, running_var = (
+            module.num_batches_tracked, module.running_mean, module.running_var
+        )  # fmt: skip
         share = module.momentum
-        module.running_mean.lerp_(mean.to(module.running_mean), share)
-        module.running_var.lerp_((variance * n / (n - 1)).to(module.running_var), share)
+        # No network here has BatchNorm without running statistics.
+        assert tracked is not None
+        assert running_mean is not None
+        assert running_var is not None
+        assert share is not None
+        tracked.add_(1)
+        running_mean.lerp_(mean.to(running_mean), share)
+        running_var.lerp_((variance * n / (n - 1)).to(running_var), share)
         scale = (variance + module.eps).rsqrt()
-    return _Normalise.apply(x, module.weight, module.bias, mean.float(), scale.float(), n, total)
+    normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]  # PyTorch's, from C
+        x, module.weight, module.bias, mean.float(), scale.float(), n, total
+    )
+    return normalised
 
 
 class _Normalise(torch.autograd.Function):

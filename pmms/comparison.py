@@ -16,7 +16,7 @@ All scores are mIoU in percent.
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class RowResult:
     runs: int
     wanted: int
     missing: tuple[str, ...] = ()
-    failed: Mapping[str, str] | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def paper_difference(self, against: Row) -> float | None:
         """The paper's mean minus its mean of ``against``; None where it gives one of them only."""

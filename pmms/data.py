@@ -203,13 +203,8 @@ def _on_disk(
     config: DataConfig, cache: Path | str | None
 ) -> tuple[SegmentationDataset, SegmentationDataset]:
     """All training and test images of a VOC tree or of COCO annotations."""
-    source = config.class_source()
-    shared = {
-        "class_names": class_names(source),
-        "min_area": config.min_area,
-        "cache": cache,
-        "name": OWN if config.classes else config.dataset,
-    }
+    root, source = config.root, config.class_source()
+    names, name = class_names(source), OWN if config.classes else config.dataset
     splits = [config.train_split, config.test_split]
     train: SegmentationDataset
     test: SegmentationDataset
@@ -218,14 +213,20 @@ def _on_disk(
 
         if not config.classes:
             splits = [f"{s}{config.year}" if s in ("train", "val") else s for s in splits]
-        make = partial(CocoInstances, config.root, masks=config.masks, **shared)
-        train = make(splits[0])
-        test = train if splits[0] == splits[1] else make(splits[1])
+        of_coco = partial(
+            CocoInstances, root, masks=config.masks,
+            class_names=names, min_area=config.min_area, cache=cache, name=name,
+        )  # fmt: skip
+        train = of_coco(splits[0])
+        test = train if splits[0] == splits[1] else of_coco(splits[1])
     else:
         from pmms.datasets.pascal import PascalVOC
 
-        make = partial(PascalVOC, config.root, labels=config.labels, **shared)
-        test = make(splits[1])
+        of_voc = partial(
+            PascalVOC, root, labels=config.labels,
+            class_names=names, min_area=config.min_area, cache=cache, name=name,
+        )  # fmt: skip
+        test = of_voc(splits[1])
         if config.train_lists == "authors":
             from pmms.datasets.pascal_lists import PairVOC
 
@@ -235,9 +236,9 @@ def _on_disk(
                 for fold in range(fold_count(source))
                 if not set(split_classes(source, fold).novel) & set(held_out)
             ]
-            train = PairVOC(config.root, folds, "train", labels=config.labels, cache=cache)
+            train = PairVOC(root, folds, "train", labels=config.labels, cache=cache)
         else:
-            train = make(splits[0])
+            train = of_voc(splits[0])
     if config.max_images:
         test = keep_images(test, range(min(config.max_images, len(test))))
     return train, test

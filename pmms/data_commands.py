@@ -7,7 +7,7 @@ from typing import Any
 
 def add_command(commands: Any, name: str, function: Any, help: str) -> argparse.ArgumentParser:
     """A parser for one command, which calls ``function`` with the options; its docstring tells."""
-    sub = commands.add_parser(
+    sub: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
         description=function.__doc__,

@@ -11,10 +11,11 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 
 from pmms.checks import whole
 
@@ -46,8 +47,9 @@ class Team:
         """The sum over the processes, element by element; each of them calls it. A new tensor."""
         if self.size == 1:
             return tensor.clone()
-        there = tensor.to(self.fabric.device, copy=True)
-        return self.fabric.all_reduce(there, reduce_op="sum").to(tensor.device)
+        there = tensor.to(self._joined.device, copy=True)
+        summed: Any = self._joined.all_reduce(there, reduce_op="sum")
+        return cast(Tensor, summed.to(tensor.device))
 
     def any(self, here: bool) -> bool:
         """Whether it holds in one of the processes at least."""
@@ -60,25 +62,31 @@ class Team:
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.size > 1:
-            self.fabric.barrier()
+            self._joined.barrier()
 
     def chief_first(self) -> AbstractContextManager[None]:
         """Within the block the others wait until the chief has left it."""
         if self.size == 1:
             return nullcontext()
-        return self.fabric.rank_zero_first()
+        return self._joined.rank_zero_first()
 
     def wrapped(self, module: nn.Module) -> nn.Module:
         """The module with its gradients averaged over the processes."""
-        return module if self.size == 1 else self.fabric.setup_module(module)
+        return module if self.size == 1 else self._joined.setup_module(module)
 
     def backward(self, loss: Tensor, module: nn.Module, *, last: bool = True) -> None:
         """Gradients of ``loss``, from a wrapped module; averaged at the ``last`` of several."""
         if self.size == 1:
             loss.backward()
             return
-        with self.fabric.no_backward_sync(module, enabled=not last):
-            self.fabric.backward(loss)
+        wrapped: Any = module
+        with self._joined.no_backward_sync(wrapped, enabled=not last):
+            self._joined.backward(loss)
+
+    @property
+    def _joined(self) -> "Fabric":
+        assert self.fabric is not None  # asked only where there are several processes
+        return self.fabric
 
 
 def start(*, devices: int = 1, nodes: int = 1, device: str = "cpu") -> "Fabric":
@@ -97,15 +105,15 @@ def start(*, devices: int = 1, nodes: int = 1, device: str = "cpu") -> "Fabric":
     _check(devices, nodes, device)
     try:
         from lightning_fabric import Fabric
-        from lightning_fabric.plugins.environments import LightningEnvironment
-        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+        from lightning_fabric.strategies.ddp import DDPStrategy
     except ImportError as error:
         raise ImportError(
             "several processes need the package lightning-fabric: pip install 'pmms[scale]'"
         ) from error
     strategy: Any = DDPStrategy(timeout=TIMEOUT)
     # Otherwise a job of SLURM with one task would be taken for one whose tasks are the processes.
-    plugins = [LightningEnvironment()] if "PMMS_RANKS" in os.environ else None
+    plugins: Any = [LightningEnvironment()] if "PMMS_RANKS" in os.environ else None
     fabric = Fabric(
         accelerator=device.partition(":")[0], devices=devices, num_nodes=nodes, strategy=strategy,
         plugins=plugins,
@@ -162,7 +170,7 @@ def in_processes(
         "WORLD_SIZE": str(devices * nodes),
         "PMMS_RANKS": "1",
     }
-    started = torch.multiprocessing.spawn(
+    started = spawn(
         _process, (place, devices, nodes, device, function, arguments), devices, join=False
     )
     interrupted = False

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pmms.datasets.base import SegmentationDataset
-from pmms.episode_batches import Sampler, TestBatch, another_class
+from pmms.episode_batches import Sampler, ScoredBatch, another_class
 from pmms.features import kept_mask
 from pmms.transforms import EvalTransform
 
@@ -48,7 +48,7 @@ def embedded_batches(
     device: torch.device | str = "cpu",
     keep: int = KEPT,
     take: Sequence[int] | None = None,
-) -> Iterator[TestBatch]:
+) -> Iterator[ScoredBatch]:
     """Episodes as embeddings, one at a time.
 
     Args:
@@ -90,7 +90,7 @@ def embedded_batches(
                 kept[image] = Kept(embed(pixels[None].to(device))[0], small, labels)
         query, support = kept[episode.query], [kept[i] for i in shown.support]
         masks = torch.stack([one.mask(shown.class_id, transform) for one in support])
-        yield TestBatch(
+        yield ScoredBatch(
             support=torch.stack([one.embedding for one in support])[None],
             support_mask=(masks == 1).float()[None, :, None].to(device),
             query=query.embedding[None],

@@ -23,7 +23,7 @@ BATCH = 20
 Sampler = EpisodeSampler | ListedEpisodes
 
 
-class TestBatch(NamedTuple):
+class ScoredBatch(NamedTuple):
     """B episodes as features, with the label map of each query.
 
     Attributes:
@@ -35,8 +35,6 @@ class TestBatch(NamedTuple):
         are: what ``support`` and ``query`` are: the backbone's "features" or the model's
             "embeddings".
     """
-
-    __test__ = False  # no test class, whatever its name makes pytest think
 
     support: Tensor
     support_mask: Tensor
@@ -118,14 +116,14 @@ def bank_batch(
     *,
     wrong_support: bool,
     device: torch.device,
-) -> TestBatch:
+) -> ScoredBatch:
     """Some episodes as kept features."""
     episodes = [sampler[i] for i in indices]
     batch = bank.batch(episodes, device=device)
     if wrong_support:
         shown = bank.batch([sampler[another_class(sampler, i)] for i in indices], device=device)
         batch = batch._replace(support=shown.support, support_mask=shown.support_mask)
-    return TestBatch(
+    return ScoredBatch(
         batch.support, batch.support_mask, batch.query,
         tuple(bank.label_map(episode.query) for episode in episodes),
         batch.class_id.cpu(), are="features",

@@ -10,7 +10,7 @@ import random
 import struct
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -194,7 +194,7 @@ class EpisodeBatch:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        tensors = {
+        tensors: dict[str, Any] = {
             field.name: function(value)
             for field in fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)

@@ -13,7 +13,7 @@ from pmms.distributed import Team, share
 from pmms.embeddings import Embed, embedded_batches
 from pmms.episode_batches import (
     Sampler,
-    TestBatch,
+    ScoredBatch,
     bank_batch,
     batch_indices,
     scored_labels,
@@ -164,7 +164,7 @@ def _batches(
     workers: int,
     device: torch.device,
     team: Team,
-) -> Iterator[tuple[list[int], TestBatch]]:
+) -> Iterator[tuple[list[int], ScoredBatch]]:
     """This process's share of the episodes, with their places among all of them."""
     if isinstance(images, FeatureBank):
         # Whole batches: which episodes are computed together does not depend on who does it.
@@ -185,7 +185,7 @@ def _batches(
 
 
 def _logits(
-    model: FewShotSegmenter, batch: TestBatch, protocol: Protocol, control: Control | None
+    model: FewShotSegmenter, batch: ScoredBatch, protocol: Protocol, control: Control | None
 ) -> list[Tensor]:
     """Logits (B, 2, h, w) for each prediction that is fused: one, or one for each support image."""
     if control in ("everything", "all_objects"):
@@ -202,7 +202,7 @@ def _logits(
 
 
 def _count(
-    batch: TestBatch,
+    batch: ScoredBatch,
     logits: list[Tensor],
     protocol: Protocol,
     transform: EvalTransform,

@@ -6,6 +6,7 @@ keeps every step, so that looking at another step costs nothing.
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from torchvision.transforms.v2 import functional as TF
 
 from pmms.backbones import Backbone
 from pmms.checks import choice, expect
-from pmms.densities import KERNELS
+from pmms.densities import KERNELS, Kernel
 from pmms.heads import PConv
 from pmms.metrics import episode_counts
 from pmms.mixture import fit_mixture
@@ -51,7 +52,7 @@ class Settings:
 
     k: int = 3
     kappa: float = 20.0
-    kernel: str = "vmf"
+    kernel: Kernel = "vmf"
     init: str = "random"
     seed: int = 0
     level: str = "all"
@@ -178,22 +179,20 @@ class Scene:
         support, query = self.features(settings.level)
         pair = partition_samples(support[None, None], self.inside[None, None, None])
         for side, where in zip(pair, ("on the object", "beside the object"), strict=True):
-            count = int((side.weights > 0).sum())
+            count = int((side.weighted() > 0).sum())
             if count < k:
                 raise ValueError(
                     f"K = {k} prototypes need as many positions; {count} lie {where}. Take a "
                     "smaller K or another mask"
                 )
-        samples, weights = (torch.cat(parts) for parts in zip(*pair, strict=True))
-        fit = {"k": k, "kernel": settings.kernel, "kappa": kappa}
+        samples = torch.cat([side.features for side in pair])
+        weights = torch.cat([side.weighted() for side in pair])
+        fit = partial(fit_mixture, samples, weights, k=k, kernel=settings.kernel, kappa=kappa)
         generator = torch.Generator().manual_seed(settings.seed)
-        start = fit_mixture(
-            samples, weights, n_iter=0, init=settings.init, generator=generator, **fit
-        )
-        mixtures = [start]
+        mixtures = [fit(n_iter=0, init=settings.init, generator=generator)]
         for _ in range(self.steps):
             init = mixtures[-1].means
-            mixtures.append(fit_mixture(samples, weights, n_iter=1, init=init, **fit))
+            mixtures.append(fit(n_iter=1, init=init))
         means = torch.stack([m.means for m in mixtures])
         total = weights.sum(dim=1)
         # All steps at once, or the query would be normalised again for each of them.
@@ -262,14 +261,16 @@ class Scene:
             return _two(self._pca[settings.level].transform(shown.numpy()))
         alike = directions @ self.samples(settings.level).T
         nearest = alike.topk(min(5, alike.shape[1]), dim=1).indices
-        return plane.points[nearest.numpy()].mean(axis=1)
+        middle: np.ndarray = plane.points[nearest.numpy()].mean(axis=1)
+        return middle
 
 
 def _scaled(picture: np.ndarray, size: int) -> Tensor:
     image = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))
     scale = size / max(image.shape[1:])
     sides = [max(1, round(side * scale / STRIDE)) * STRIDE for side in image.shape[1:]]
-    return TF.resize(image, sides, antialias=True).float() / 255
+    resized: Tensor = TF.resize(image, sides, antialias=True)
+    return resized.float() / 255
 
 
 def _two(points: np.ndarray) -> np.ndarray:

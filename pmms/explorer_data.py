@@ -115,7 +115,12 @@ def still(
     shown = scene_data(scene)
     for name in ("support", "query"):
         shown[name] = f"data:image/jpeg;base64,{_text(shown[name])}"
-    start = {"k": settings.k, "kappa": settings.kappa, "step": scene.steps, "pixel": None}
+    start: dict[str, Any] = {
+        "k": settings.k,
+        "kappa": settings.kappa,
+        "step": scene.steps,
+        "pixel": None,
+    }
     if pixel is not None:
         start["pixel"] = {"where": "support", "row": pixel[0], "column": pixel[1]}
     data = {

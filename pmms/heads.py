@@ -56,7 +56,8 @@ class ConvBlock(nn.Module):
 
     def finish(self, response: Tensor) -> Tensor:
         """All that follows the convolution."""
-        return self.dropout(F.relu(self.norm(response)))
+        finished: Tensor = self.dropout(F.relu(self.norm(response)))
+        return finished
 
 
 class PMatch(nn.Module):
@@ -130,6 +131,7 @@ class PMatch(nn.Module):
         """The same as :meth:`match`, added up over the prototypes region by region."""
         norm, dilation = self.block.norm, self.block.conv.dilation
         if isinstance(norm, nn.BatchNorm2d):  # affine: norm(a + b) = norm(a) + scale b
+            assert norm.running_var is not None  # BlockStyle has no other
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             of_query, of_taps = norm(of_query), of_taps * scale[:, None, None].to(of_taps)
         of_taps = of_taps.to(of_query.dtype)  # (B, K, C, 3, 3)
@@ -263,7 +265,7 @@ class _Region(NamedTuple):
     taps: tuple[slice, slice]
 
 
-def _regions(size: torch.Size, dilation: tuple[int, int]) -> list[_Region]:
+def _regions(size: torch.Size, dilation: tuple[int, ...]) -> list[_Region]:
     """Split a map by which taps of a 3x3 kernel fall inside it; the largest region first."""
     regions = [
         _Region((y, x), (i, j))

@@ -175,7 +175,8 @@ def class_ious(pairs: Sequence[Pair], histograms: np.ndarray, threshold: int) ->
 def pair_ious(histograms: np.ndarray, threshold: int) -> np.ndarray:
     """IoU in percent of each pair at ``THRESHOLDS[threshold]``, (pairs,)."""
     both, union = _areas(histograms, threshold)
-    return 100 * both / union
+    ious: np.ndarray = 100 * both / union
+    return ious
 
 
 def _areas(histograms: np.ndarray, threshold: int) -> tuple[np.ndarray, np.ndarray]:
@@ -218,7 +219,9 @@ def separation(histograms: np.ndarray) -> np.ndarray:
     below = of_rest.cumsum(axis=1) - of_rest / 2
     total = of_object.sum(axis=1) * of_rest.sum(axis=1)
     right = (of_object * below).sum(axis=1)
-    return np.divide(right, total, out=np.full(len(total), np.nan), where=total > 0)
+    share = np.full(len(total), np.nan)
+    np.divide(right, total, out=share, where=total > 0)
+    return share
 
 
 def mean_and_interval(

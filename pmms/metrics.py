@@ -205,9 +205,9 @@ def _resampled_iou(
     offsets = np.arange(resamples)[:, None] * n
     times = np.bincount((drawn + offsets).ravel(), minlength=resamples * n)
     sums = times.reshape(resamples, n).astype(np.float64) @ rows
-    return 100 * np.divide(
-        sums[:, 0], sums[:, 1], out=np.full(resamples, np.nan), where=sums[:, 1] > 0
-    )
+    share = np.full(resamples, np.nan)
+    np.divide(sums[:, 0], sums[:, 1], out=share, where=sums[:, 1] > 0)
+    return 100 * share
 
 
 def _ratio(numerator: float, denominator: float) -> float:

@@ -201,7 +201,8 @@ def estimate_kappa(samples: Tensor, resp: Tensor, weights: Tensor | None = None)
     resultant = (resp * weights.unsqueeze(2)).transpose(1, 2) @ samples
     r = resultant.norm(dim=2).sum(dim=1) / weights.sum(dim=1)
     r = r.clamp(max=1 - torch.finfo(r.dtype).eps)
-    return r * (samples.shape[2] - r**2) / (1 - r**2)
+    kappa: Tensor = r * (samples.shape[2] - r**2) / (1 - r**2)
+    return kappa
 
 
 def _offset(samples: Tensor, kernel: str, kappa: float) -> Tensor | float:

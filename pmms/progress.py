@@ -1,11 +1,12 @@
 """Progress bars of long work, on the terminal and in notebooks."""
 
 import os
+from typing import Any
 
 from tqdm.auto import tqdm
 
 
-def progress_bar(total: int, description: str, *, unit: str, initial: int = 0) -> tqdm:
+def progress_bar(total: int, description: str, *, unit: str, initial: int = 0) -> "tqdm[Any]":
     """A tqdm bar; none at all if the environment variable ``TQDM_DISABLE`` is set and not "0".
 
     tqdm reads that variable itself, except in notebooks, where the bar's widget would stand among

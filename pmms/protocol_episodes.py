@@ -80,8 +80,8 @@ def protocol_sampler(
         episodes = pfenet_episodes(dataset, classes, shots=shots, seed=seed, workers=workers)
     elif protocol.form == "coco":
         by_class = _enough(dataset, images_of_class(dataset), classes, needed)
-        rule = authors_coco_episodes if protocol.sampler == "authors" else hsnet_coco_episodes
-        episodes = rule(by_class, shots=shots, seed=seed)
+        of_coco = authors_coco_episodes if protocol.sampler == "authors" else hsnet_coco_episodes
+        episodes = of_coco(by_class, shots=shots, seed=seed)
     else:
         pairs = _pairs(dataset, classes, protocol)
         _enough(dataset, _by_class(pairs), classes, needed)
@@ -257,7 +257,7 @@ def _by_class(pairs: Pairs) -> dict[int, tuple[int, ...]]:
 
 
 def _pairs(dataset: SegmentationDataset, classes: Collection[int], protocol: Protocol) -> Pairs:
-    pairs = getattr(dataset, "pairs", None)
+    pairs: Pairs | None = getattr(dataset, "pairs", None)
     if pairs is None:
         raise ValueError(
             f"the protocol {protocol.name!r} draws from a list of pairs (image, class), and "

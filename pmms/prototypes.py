@@ -21,6 +21,14 @@ class Samples(NamedTuple):
     features: Tensor
     weights: Tensor | None
 
+    def weighted(self) -> Tensor:
+        """The weights as a tensor (B, N), ones where there are none."""
+        return (
+            self.features.new_ones(self.features.shape[:2])
+            if self.weights is None
+            else (self.weights)
+        )
+
 
 def partition_samples(
     features: Tensor, mask: Tensor, *, how: Literal["weights", "product"] = "weights"
@@ -101,6 +109,7 @@ class PrototypeMixture(nn.Module):
             start = random_directions(k, channels, generator=generator)
         else:
             start = random_uniforms(k, generator=generator)
+        self.start: Tensor
         self.register_buffer("start", start)
 
     def forward(self, samples: Samples) -> Tensor:
@@ -121,7 +130,7 @@ class PrototypeMixture(nn.Module):
             compared = F.normalize(compared, dim=2, eps=1e-6)
         start = self.start
         if self.init == "kmeans++":
-            seeds = torch.ones_like(compared[..., 0]) if weights is None else weights
+            seeds = Samples(compared, weights).weighted()
             start = kmeans_plus_plus(compared.detach(), seeds, start, kernel=self.kernel)
         mixture = fit_mixture(
             compared,

@@ -177,7 +177,8 @@ class RunState:
         return loss
 
     def _weights(self) -> dict[str, Tensor]:
-        frozen = not any(p.requires_grad for p in self.model.backbone.parameters())
+        backbone = self.model.get_submodule("backbone")
+        frozen = not any(p.requires_grad for p in backbone.parameters())
         return {
             name: value
             for name, value in self.model.state_dict().items()
@@ -192,7 +193,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ValueError: if the file is damaged or something else; says what to do.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         missing = {"settings", "step", "model", "optimizer", "history", "pending"} - set(content)
         if missing:
             raise ValueError(f"entries are missing: {sorted(missing)}")

@@ -42,7 +42,7 @@ def kmeans_plus_plus(
     points = F.normalize(samples, dim=2, eps=1e-6) if kernel == "vmf" else samples
     batch = torch.arange(samples.shape[0], device=samples.device)
     nearest = torch.ones_like(weights)
-    chosen = []
+    chosen: list[Tensor] = []
     for uniform in uniforms:
         share = weights * nearest
         share = torch.where(share.sum(dim=1, keepdim=True) > 0, share, weights)

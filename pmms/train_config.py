@@ -68,4 +68,4 @@ class TrainConfig:
 
     def learning_rate_at(self, step: int) -> float:
         """The poly schedule, step from 0."""
-        return self.learning_rate * (1 - step / self.iterations) ** self.power
+        return self.learning_rate * float((1 - step / self.iterations) ** self.power)

@@ -176,10 +176,10 @@ class _Loss(nn.Module):
     def __init__(self, model: FewShotSegmenter, config: TrainConfig, device: torch.device) -> None:
         super().__init__()
         self.model, self.void, self.device = model, config.void, device
-        self.bfloat16 = config.precision == "bfloat16"
+        self.in_bfloat16 = config.precision == "bfloat16"
 
     def forward(self, batch: Any, pixels: Tensor | None = None) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, self.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, self.in_bfloat16):
             prediction = predict(self.model, batch)
         return segmentation_loss(prediction, batch.query_mask, void=self.void, pixels=pixels)
 
@@ -254,7 +254,10 @@ def _train_mode(model: FewShotSegmenter, frozen: bool) -> None:
 
 
 def _optimizer(model: FewShotSegmenter, config: TrainConfig) -> torch.optim.Optimizer:
-    groups = [{"params": [], "share": 1.0}, {"params": [], "share": config.backbone_lr}]
+    groups: list[dict[str, Any]] = [
+        {"params": [], "share": 1.0},
+        {"params": [], "share": config.backbone_lr},
+    ]
     norms = {
         f"{name}.{entry}"
         for name, module in model.backbone.named_modules()

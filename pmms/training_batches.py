@@ -63,4 +63,5 @@ def predict(model: FewShotSegmenter, batch: Any) -> Prediction:
     """The model's answer to a batch of images or of features."""
     if isinstance(batch, FeatureBatch):
         return model.segment(batch.support, batch.support_mask, batch.query)
-    return model(batch.support, batch.support_mask, batch.query)
+    prediction: Prediction = model(batch.support, batch.support_mask, batch.query)
+    return prediction

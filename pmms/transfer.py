@@ -4,10 +4,11 @@ from pathlib import Path
 
 from pmms.config import RunConfig
 from pmms.data import load_data
-from pmms.evaluation import evaluate
-from pmms.experiment import Stopwatch, prepare_images
+from pmms.evaluation import Control, evaluate
+from pmms.experiment import prepare_images
 from pmms.models import FewShotSegmenter
 from pmms.results import RunRecord, environment, peak_memory_mb
+from pmms.run_record import Stopwatch
 
 
 def transfer_record(
@@ -43,6 +44,10 @@ def transfer_record(
     data = load_data(tested.data, cache=cache)
     images = prepare_images(tested, data, model.backbone, cache=cache, training=False)
     watch.lap("images")
+    controls: tuple[tuple[str, Control | None], ...] = (
+        ("model", None),
+        ("wrong_support", "wrong_support"),
+    )
     scores = {
         name: evaluate(
             model,
@@ -53,7 +58,7 @@ def transfer_record(
             control=control,
             description=name,
         ).summary()
-        for name, control in (("model", None), ("wrong_support", "wrong_support"))
+        for name, control in controls
     }
     watch.lap("evaluate")
     protocol = tested.protocol.record()

@@ -72,7 +72,7 @@ class EvalTransform:
 
     def content(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that an image of this height and width has in the output, in pixels."""
-        return _content(height, width, self.size, keep_aspect=self.keep_aspect)
+        return _content((height, width), self.size, keep_aspect=self.keep_aspect)
 
     def restore(self, logits: Tensor, *, height: int, width: int) -> Tensor:
         """Bring the output of a network back to the size of the image that went in.
@@ -193,17 +193,22 @@ def _foreground(mask: Tensor) -> Tensor:
     return (mask != 0) & (mask != VOID)
 
 
-def _content(height: int, width: int, size: int, *, keep_aspect: bool) -> tuple[int, int]:
-    """Height and width that an image takes in a square of side ``size``."""
+def _sides(mask: Tensor) -> tuple[int, int]:
+    height, width = mask.shape
+    return height, width
+
+
+def _content(sides: tuple[int, int], size: int, *, keep_aspect: bool) -> tuple[int, int]:
+    """Height and width that an image of these takes in a square of side ``size``."""
     if not keep_aspect:
         return size, size
-    scale = size / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    scale = size / max(sides)
+    return max(1, round(sides[0] * scale)), max(1, round(sides[1] * scale))
 
 
 def _fit(image: Tensor, mask: Tensor, size: int, *, keep_aspect: bool) -> tuple[Tensor, Tensor]:
     """Both into a square of side ``size``; what they leave free is black, and void."""
-    inner = _content(*mask.shape, size, keep_aspect=keep_aspect)
+    inner = _content(_sides(mask), size, keep_aspect=keep_aspect)
     image = TF.resize(image, [*inner], interpolation=InterpolationMode.BILINEAR, antialias=True)
     image = _pad(TF.to_dtype(image, torch.float32, scale=True), size, value=0.0)
     return image, _fit_mask(mask, size, keep_aspect=keep_aspect)
@@ -211,7 +216,7 @@ def _fit(image: Tensor, mask: Tensor, size: int, *, keep_aspect: bool) -> tuple[
 
 def _fit_mask(mask: Tensor, size: int, *, keep_aspect: bool) -> Tensor:
     """The second half of :func:`_fit`."""
-    inner = _content(*mask.shape, size, keep_aspect=keep_aspect)
+    inner = _content(_sides(mask), size, keep_aspect=keep_aspect)
     small = TF.resize(mask[None], [*inner], interpolation=InterpolationMode.NEAREST_EXACT)[0]
     return _pad(_keep_tiny_foreground(mask, small), size, value=VOID)
 

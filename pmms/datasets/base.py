@@ -121,8 +121,8 @@ class KeptImages(SegmentationDataset):
         if isinstance(dataset, KeptImages):
             kept = tuple(dataset.indices[i] for i in kept)
             dataset = dataset.base
-        self.base = dataset
-        self.indices = kept
+        self.base: SegmentationDataset = dataset
+        self.indices: tuple[int, ...] = kept
         self.name = dataset.name
         self.class_names = dataset.class_names
 

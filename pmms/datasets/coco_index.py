@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as mask_api
 
 from pmms.datasets.kept_arrays import Arrays, content_hash, file_stamp, kept_arrays, load_arrays
-from pmms.datasets.polygons import Rle, annotation_rle, empty_rle, first_polygon_rle
+from pmms.datasets.polygons import (
+    Rle,
+    annotation_rle,
+    empty_rle,
+    first_polygon_rle,
+    merged,
+    rle_area,
+)
 from pmms.progress import progress_bar
 
 RULE = "1"
@@ -163,10 +169,8 @@ def _draw(
             else:
                 code = _MASKS[masks](annotation.get("segmentation"), **size)
         drawn.append((annotation, code))
-    areas = mask_api.area([code for _, code in drawn]) if drawn else []
-    order = sorted(
-        range(len(drawn)), key=lambda i: (not drawn[i][0].get("iscrowd", 0), -int(areas[i]))
-    )
+    areas = [rle_area(code) for _, code in drawn]
+    order = sorted(range(len(drawn)), key=lambda i: (not drawn[i][0].get("iscrowd", 0), -areas[i]))
     return [drawn[i] for i in order]
 
 
@@ -176,8 +180,8 @@ def _visible(codes: list[Rle]) -> list[int]:
     covered: Rle | None = None
     before = 0
     for code in reversed(codes):
-        covered = code if covered is None else mask_api.merge([covered, code])
-        area = int(mask_api.area(covered))
+        covered = code if covered is None else merged([covered, code])
+        area = rle_area(covered)
         visible.append(area - before)
         before = area
     return visible[::-1]

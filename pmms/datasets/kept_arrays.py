@@ -40,7 +40,8 @@ def kept_arrays(cache: Path, stamp: str, build: Callable[[], Arrays], *, content
         arrays = build()
         try:
             with replacing(cache) as part, part.open("wb") as file:
-                np.savez_compressed(file, **{STAMP: np.array([stamp, *arrays])}, **arrays)
+                named = {STAMP: np.array([stamp, *arrays]), **arrays}
+                np.savez_compressed(file, allow_pickle=False, **named)
         except OSError as error:
             warnings.warn(
                 f"{content} could not be written to {cache} ({error}), so the next start makes "

@@ -10,7 +10,10 @@ from pmms.folds import PASCAL_CLASSES
 
 
 def _find(name: str) -> Recipe:
-    return next(getattr(m, name) for m in (vehicles, creatures, indoor) if hasattr(m, name))
+    found: Recipe = next(
+        getattr(m, name) for m in (vehicles, creatures, indoor) if hasattr(m, name)
+    )
+    return found
 
 
 RECIPES: dict[str, Recipe] = {name: _find(name) for name in PASCAL_CLASSES}

@@ -218,7 +218,8 @@ def horse(rng: Generator) -> list[Shape]:
 
 def _foot(leg: Shape) -> np.ndarray:
     """The lowest point of a leg, a little raised: where its hoof sits."""
-    return leg.outline[np.argmax(leg.outline[:, 1])] - (0, 0.03)
+    lowest: np.ndarray = leg.outline[np.argmax(leg.outline[:, 1])]
+    return lowest - (0, 0.03)
 
 
 @recipe("head hair torso arm hand leg shoe", tilt=0.12)

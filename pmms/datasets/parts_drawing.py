@@ -124,7 +124,8 @@ def transform(
     if angle == 0:
         return outline * scale + shift
     c, s = cos(angle), sin(angle)
-    return (outline * scale) @ np.array([[c, s], [-s, c]]) + shift
+    turned: Outline = (outline * scale) @ np.array([[c, s], [-s, c]])
+    return turned + shift
 
 
 # -- rasters -------------------------------------------------------------------------------------
@@ -182,8 +183,8 @@ def noise_tile() -> NDArray[np.float32]:
     """A fixed periodic tile of 1/f noise, float32 (256, 256), values 0 to 1. Do not write to it."""
     white = np.random.Generator(np.random.PCG64(20)).standard_normal((_NOISE_SIDE, _NOISE_SIDE))
     f = np.hypot(*np.meshgrid(*[np.fft.fftfreq(_NOISE_SIDE) * _NOISE_SIDE] * 2))
-    tile = np.fft.ifft2(np.fft.fft2(white) / np.maximum(f, 2.0) ** 1.4).real
-    ranks = np.clip((tile - tile.mean()) / (4 * tile.std()) + 0.5, 0, 1)
+    tile: NDArray[np.float64] = np.fft.ifft2(np.fft.fft2(white) / np.maximum(f, 2.0) ** 1.4).real
+    ranks: NDArray[np.float64] = np.clip((tile - tile.mean()) / (4 * tile.std()) + 0.5, 0, 1)
     return ranks.astype(np.float32)
 
 
@@ -204,7 +205,8 @@ def random_texture(rng: Generator, *, apart_from: Sequence[Texture] = ()) -> Tex
     kind = TEXTURES[bisect(_SHARES, choice)]
     strength = 0.2 + 0.7 * strength if kind in ("stripes", "checks", "dots") else 0.35
     other = random_colour(rng)
-    second = tuple(a + strength * (b - a) for a, b in zip(colour, other, strict=True))
+    red, green, blue = (a + strength * (b - a) for a, b in zip(colour, other, strict=True))
+    second = red, green, blue
     return Texture(kind, colour, second, np.pi * angle, 0.03 + 0.06 * period, phase[0], phase[1])
 
 
@@ -212,12 +214,13 @@ def _distance(first: Colour, second: Colour) -> float:
     return sum(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def fill(texture: Texture, x: NDArray[np.float32], y: NDArray[np.float32]) -> NDArray[np.float32]:
+def fill(texture: Texture, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float32]:
     """Colours, float32 (N, 3), of a texture at N points given as fractions of the image side."""
     # Python floats, so that the arrays stay float32.
     c, s = cos(texture.angle) / texture.period, sin(texture.angle) / texture.period
     u = x * c + y * s + texture.shift_u
     v = y * c - x * s + texture.shift_v
+    mix: NDArray[np.float32]
     match texture.kind:
         case "flat":
             mix = np.zeros_like(u)
@@ -243,7 +246,7 @@ def fill(texture: Texture, x: NDArray[np.float32], y: NDArray[np.float32]) -> ND
 
 
 def _noise_at(
-    texture: Texture, x: NDArray[np.float32], y: NDArray[np.float32]
+    texture: Texture, x: NDArray[np.floating], y: NDArray[np.floating]
 ) -> NDArray[np.float32]:
     """Values of the noise tile, which repeats no sooner than beyond the image."""
     scale = 0.8 * _NOISE_SIDE
@@ -251,4 +254,5 @@ def _noise_at(
         (a * scale + shift * _NOISE_SIDE).astype(np.int32) & (_NOISE_SIDE - 1)
         for a, shift in ((x, texture.shift_u), (y, texture.shift_v))
     )
-    return noise_tile()[u, v]
+    values: NDArray[np.float32] = noise_tile()[u, v]
+    return values

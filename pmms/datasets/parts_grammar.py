@@ -100,6 +100,7 @@ def _grow(rng: Generator) -> tuple[_Piece, ...]:
             x, y = rng.uniform(-0.5, 0.5, 2) * (rx, ry)
             size = rng.uniform(0.12, 0.25)
             mirrored = layout == "symmetric" and abs(x) > size
+            places: tuple[tuple[float, float, float], ...]
             places = ((x, y, 0.0), (-x, y, 0.0)) if mirrored else ((x, y, 0.0),)
             pieces.append(_Piece(random_outline(rng) * size, places))
             continue

@@ -15,9 +15,9 @@ def paint(scene: Scene, rng: Generator) -> NDArray[np.uint8]:
     """The image, uint8 (size, size, 3): colours, textures, light, shadows and sensor noise."""
     side = len(scene.shapes)
     size = side // SUPERSAMPLING
-    canvas = np.empty((size, SUPERSAMPLING, size, SUPERSAMPLING, 3), dtype=np.float32)
-    canvas[:] = _background(rng, size)[:, None, :, None]
-    canvas = canvas.reshape(side, side, 3)
+    cells = np.empty((size, SUPERSAMPLING, size, SUPERSAMPLING, 3), dtype=np.float32)
+    cells[:] = _background(rng, size)[:, None, :, None]
+    canvas = cells.reshape(side, side, 3)
     _fill_shapes(canvas.reshape(-1, 3), scene, rng)
     _darken_edges(canvas, scene.shapes, rng.uniform(0.45, 0.85))
     rows = canvas[0::2] + canvas[1::2]
@@ -106,18 +106,19 @@ def _background(rng: Generator, size: int) -> NDArray[np.float32]:
 
 
 def _shadow(
-    image: NDArray[np.float32], mask: NDArray[np.bool_], rng: Generator
-) -> NDArray[np.float32]:
+    image: NDArray[np.floating], mask: NDArray[np.bool_], rng: Generator
+) -> NDArray[np.floating]:
     """Darken the ground beside everything that stands on it, clutter and objects alike."""
     size = len(image)
     shift = rng.uniform((-0.03, -0.01), (0.03, 0.05))
     cast = Image.fromarray(np.roll(mask, tuple((shift[::-1] * size).astype(int)), (0, 1)))
     cast = cast.convert("L").filter(ImageFilter.BoxBlur(size * 0.02))
     depth = np.float32(rng.uniform(0.1, 0.5) / 255) * np.asarray(cast, dtype=np.float32)
-    return image * (1 - np.where(mask, np.float32(0), depth))[..., None]
+    light: NDArray[np.float32] = 1 - np.where(mask, np.float32(0), depth)
+    return image * light[..., None]
 
 
-def _camera(image: NDArray[np.float32], rng: Generator) -> NDArray[np.uint8]:
+def _camera(image: NDArray[np.floating], rng: Generator) -> NDArray[np.uint8]:
     """Exposure, tint, grain, sometimes a slight blur; then eight bits."""
     gain = (rng.uniform(0.8, 1.15) * rng.uniform(0.93, 1.07, 3)).astype(np.float32)
     image = np.clip(image * gain, 0, 1) ** np.float32(rng.uniform(0.85, 1.2))

@@ -5,12 +5,18 @@ some 300 bytes long where the mask has 300,000, so all masks of COCO fit into me
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from pycocotools import mask as mask_api
 
-Rle = dict[str, Any]
+
+class Rle(TypedDict):
+    """A compressed run-length code."""
+
+    size: list[int]
+    counts: bytes
+
 
 _BORDER = 0.1
 """How far a vertex may lie outside the image, as a share of its side."""
@@ -38,8 +44,8 @@ def annotation_rle(segmentation: object, *, height: int, width: int) -> Rle:
     areas = [polygon for polygon in polygons if len(polygon) >= 6]
     if not areas:
         return empty_rle(height=height, width=width)
-    codes = mask_api.frPyObjects(areas, height, width)
-    return codes[0] if len(codes) == 1 else mask_api.merge(codes)
+    codes: list[Any] = mask_api.frPyObjects(cast(Any, areas), height, width)
+    return codes[0] if len(codes) == 1 else _rle(mask_api.merge(codes))
 
 
 def first_polygon_rle(segmentation: object, *, height: int, width: int) -> Rle:
@@ -52,12 +58,27 @@ def first_polygon_rle(segmentation: object, *, height: int, width: int) -> Rle:
         raise ValueError("is an RLE and has no first polygon; use masks='all'")
     polygon = checked_polygons(segmentation, height=height, width=width)[0]
     mask = convex_fill(polygon.reshape(-1, 2), height=height, width=width)
-    return mask_api.encode(np.asfortranarray(mask))
+    return _rle(mask_api.encode(np.asfortranarray(mask)))
 
 
 def empty_rle(*, height: int, width: int) -> Rle:
     """The mask without a pixel."""
-    return mask_api.encode(np.zeros((height, width), dtype=np.uint8, order="F"))
+    return _rle(mask_api.encode(np.zeros((height, width), dtype=np.uint8, order="F")))
+
+
+def merged(codes: Sequence[Rle]) -> Rle:
+    """The union of masks."""
+    return _rle(mask_api.merge(cast(Any, codes)))
+
+
+def rle_area(code: Rle) -> int:
+    """Pixels of a mask."""
+    return int(mask_api.area(cast(Any, code)))
+
+
+def _rle(code: object) -> Rle:
+    """What pycocotools gives; its types allow for counts in a string, which it never makes."""
+    return cast(Rle, code)
 
 
 def checked_polygons(segmentation: object, *, height: int, width: int) -> list[np.ndarray]:
@@ -241,7 +262,7 @@ def _checked_rle(code: dict[str, Any], *, height: int, width: int) -> Rle:
             raise ValueError(
                 f"has an RLE whose runs cover {sum(counts)} of {height * width} pixels"
             )
-        return mask_api.frPyObjects(code, height, width)
+        return _rle(mask_api.frPyObjects(cast(Any, code), height, width))
     if not isinstance(counts, str | bytes):
         raise ValueError(
             f"has an RLE whose counts are neither a list nor a string, but {type(counts).__name__}"

@@ -13,6 +13,7 @@ import io
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -37,8 +38,10 @@ def read_sbd_labels(content: bytes, name: str) -> np.ndarray:
     Raises:
         ValueError: not such a file; gives ``name``.
     """
+    labels: np.ndarray
     try:
-        labels = loadmat(io.BytesIO(content))["GTcls"]["Segmentation"][0, 0]
+        file: Any = io.BytesIO(content)  # scipy-stubs knows of paths alone
+        labels = loadmat(file)["GTcls"]["Segmentation"][0, 0]
     # scipy raises many kinds on damaged files, zlib.error and struct.error among them.
     except Exception as error:
         raise ValueError(
@@ -113,14 +116,14 @@ def _sbd_maps(sbd: Path) -> Iterator[tuple[str, Callable[[], bytes], str]]:
             yield path.stem, path.read_bytes, str(path)
         return
     for name, content, _ in members(sbd):
-        path = PurePosixPath(name)
-        if path.suffix == ".mat" and path.parts[-3:-1] == ("dataset", "cls"):
+        member = PurePosixPath(name)
+        if member.suffix == ".mat" and member.parts[-3:-1] == ("dataset", "cls"):
 
-            def read(content=content) -> bytes:
+            def read(content: IO[bytes] = content) -> bytes:
                 with damage_reported(sbd):
                     return content.read()
 
-            yield path.stem, read, f"{name} in {sbd}"
+            yield member.stem, read, f"{name} in {sbd}"
 
 
 def _ids(voc: Path, split: str) -> list[str]:
