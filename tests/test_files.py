@@ -25,9 +25,14 @@ def dead_process() -> int:
 def test_a_failure_leaves_the_old_content_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "a.txt"
     write_atomically(path, b"old")
-    with pytest.raises(RuntimeError, match="on the way"), replacing(path) as part:
-        part.write_bytes(b"half")
-        raise RuntimeError("on the way")
+
+    def fail() -> None:
+        with replacing(path) as part:
+            part.write_bytes(b"half")
+            raise RuntimeError("on the way")
+
+    with pytest.raises(RuntimeError, match="on the way"):
+        fail()
     assert path.read_bytes() == b"old"
     assert os.listdir(path.parent) == ["a.txt"]
 
