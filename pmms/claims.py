@@ -20,7 +20,7 @@ from typing import Literal
 from scipy import stats
 
 from pmms.comparison import Comparison, compare
-from pmms.grid_rows import Row, Table
+from pmms.grid_rows import Table
 from pmms.intervals import CONFIDENCE, t_interval
 from pmms.rendering import NONE, NOT_RUN, Sheet, signed
 from pmms.results import RunRecord
@@ -124,7 +124,7 @@ def verdict(interval: tuple[float, float] | None, *, count: int, complete: bool)
 
 PAPER_CLAIMS = (
     Claim(text="PMMs+ over the baseline", table="table-1", row="PMMs+", than="baseline"),
-    Claim(text="PMMs over PMMs+: P-Conv helps", table="table-1", row="PMMs", than="PMMs+"),
+    Claim(text="PMMs over PMMs+", table="table-1", row="PMMs", than="PMMs+"),
     Claim(text="PMMs over the baseline", table="table-1", row="PMMs", than="baseline"),
     Claim(text="RPMMs over PMMs", table="table-1", row="RPMMs", than="PMMs"),
     Claim(text="K = 2 over K = 1", table="table-2", row="K = 2", than="K = 1"),
@@ -160,7 +160,7 @@ def find(claim: Claim, profile: str = "mini", *, results: Path | str = "results"
     of_than = compare(claim.than_table, profile, results=results) if claim.than_table else of_row
     _same_but_shots(of_row, of_than)
     row, than = of_row.row(claim.row).row, of_than.row(claim.than).row
-    runs, others = _runs(of_row, row), _runs(of_than, than)
+    runs, others = runs_of(of_row, claim.row), runs_of(of_than, claim.than)
     pairs = {key: (runs[key], others[key]) for key in runs.keys() & others.keys()}
     by_class = of_row.table.seed_name == "em_seed"
     values = {}
@@ -176,6 +176,24 @@ def find(claim: Claim, profile: str = "mini", *, results: Path | str = "results"
         folds=of_row.table.folds,
         paper=row.paper["mean"] - than.paper["mean"] if given else None,
     )
+
+
+def runs_of(comparison: Comparison, label: str) -> dict[tuple[int, int], RunRecord]:
+    """(seed, fold) -> record of the runs of one row that are there."""
+    table, row = comparison.table, comparison.row(label).row
+    names = {key: table.config(comparison.profile, row, *key).name for key in table.cells(row)}
+    return {
+        key: comparison.records[name] for key, name in names.items() if name in comparison.records
+    }
+
+
+def whole_cells(comparison: Comparison) -> dict[tuple[int, int], dict[str, float]]:
+    """(seed, fold) -> label -> mIoU, of the cells for which every row has been run."""
+    runs = {row.row.label: runs_of(comparison, row.row.label) for row in comparison.rows}
+    cells = sorted(set.intersection(*(set(of_row) for of_row in runs.values())))
+    return {
+        cell: {label: runs[label][cell].scores["model"]["miou"] for label in runs} for cell in cells
+    }
 
 
 def pairs_needed(spread: float, *, resolve: float, power: float = 0.8) -> int:
@@ -252,14 +270,6 @@ def _power(count: int, effect: float, tail: float) -> float:
     """Probability that the t interval of so many differences lies above zero."""
     free = count - 1
     return float(stats.nct.sf(stats.t.ppf(tail, free), free, effect * math.sqrt(count)))
-
-
-def _runs(comparison: Comparison, row: Row) -> dict[tuple[int, int], RunRecord]:
-    table = comparison.table
-    names = {key: table.config(comparison.profile, row, *key).name for key in table.cells(row)}
-    return {
-        key: comparison.records[name] for key, name in names.items() if name in comparison.records
-    }
 
 
 def _by_pair(pairs: list[tuple[RunRecord, RunRecord]], table: Table) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ from pmms.claims import (
     pairs_needed,
     spread,
     verdict,
+    whole_cells,
 )
 from pmms.comparison import compare
 from pmms.difference_figures import show_differences
@@ -133,6 +134,15 @@ def test_claims_across_tables_differ_in_shots_alone(tmp_path: Path) -> None:
     save(tmp_path / "coco128", photos, "K = 3", lambda seed, fold: 20.0)
     with pytest.raises(ValueError, match="differ in more than"):
         find(replace(shots, than_table="photos-1-shot", than="K = 3"), results=tmp_path)
+
+
+def test_whole_cells_are_those_of_every_row(tmp_path: Path) -> None:
+    table = tables("mini")["table-3"]
+    save(tmp_path, table, "Gaussian", lambda seed, fold: 40.0 + fold)
+    save(tmp_path, table, "vMF", lambda seed, fold: 41.0 if (seed, fold) == (1, 2) else None)
+    cells = whole_cells(compare(table, results=tmp_path))
+    assert cells == {(1, 2): {"Gaussian": 42.0, "vMF": 41.0}}
+    assert whole_cells(compare("table-2", results=tmp_path)) == {}
 
 
 def test_entries_of_one_record_are_no_pairs(tmp_path: Path) -> None:
