@@ -44,7 +44,7 @@ def open_image(path: Path) -> Image.Image:
         image = Image.open(io.BytesIO(data))
         image.load()
     # Pillow reports a damaged PNG as SyntaxError, a truncated JPEG as OSError.
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"cannot decode {path} ({len(data)} bytes): {error}; "
             "copy it or unpack its archive again"
