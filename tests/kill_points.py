@@ -16,6 +16,7 @@ reader would read it. The first difference, unreadable file or temporary file en
 import argparse
 import multiprocessing
 import os
+import platform
 import random
 import shutil
 import signal
@@ -238,7 +239,7 @@ def kill(group: int) -> None:
 
 def temporary_files(place: Path) -> list[str]:
     """Files that a writer had not renamed yet, and folders that nobody cleared away."""
-    passing = (".*.[0-9]*-*", ".*-[0-9]*-[0-9]*", "*.part", "*.part.json", ".preparing")
+    passing = (f".*.{platform.node()}-*-*", "*.part", "*.part.json", ".preparing")
     found = {path for pattern in passing for path in place.rglob(pattern)}
     return sorted(str(path.relative_to(place)) for path in found)
 
