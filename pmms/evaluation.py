@@ -23,6 +23,7 @@ from pmms.episodes import class_mask
 from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.metrics import Scores, episode_counts, scores
+from pmms.mixture import require
 from pmms.models import FewShotSegmenter, foreground
 from pmms.progress import progress_bar
 from pmms.protocol_episodes import protocol_sampler
@@ -118,7 +119,8 @@ def evaluate(
     Raises:
         ValueError: impossible episodes (see :func:`pmms.protocol_episodes.protocol_sampler`); a
             size or a bank that contradicts the protocol, or no size at all; an unknown ``control``
-            or ``precision``; "wrong_support" with one class only.
+            or ``precision``; "wrong_support" with one class only; NaN or infinite logits (on an
+            accelerator an asynchronous assertion).
     """
     if control is not None and control not in get_args(Control):
         raise ValueError(f"control must be None or one of {get_args(Control)}, got {control!r}")
@@ -195,10 +197,17 @@ def _logits(
     groups = [slice(0, shots)]
     if protocol.fusion == "vote":
         groups = [slice(shot, shot + 1) for shot in range(shots)]
-    return [
+    all_logits = [
         forward(batch.support[:, group], batch.support_mask[:, group], batch.query).logits
         for group in groups
     ]
+    for logits in all_logits:
+        # They would count as background.
+        require(
+            logits.isfinite().all(),
+            "the model answers NaN or infinite values; look at its weights, and at the images",
+        )
+    return all_logits
 
 
 def _count(

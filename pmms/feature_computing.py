@@ -52,7 +52,8 @@ def feature_bank(
         description: title of the progress bar.
 
     Raises:
-        ValueError: ``views`` below 1, or a damaged file in ``cache``.
+        ValueError: ``views`` below 1, a damaged file in ``cache``, or features that are NaN,
+            infinite or too large for float16.
     """
     if views < 1:
         raise ValueError(f"views must be at least 1, the plain image; got {views}")
@@ -86,7 +87,7 @@ def bank_megabytes(
     probe = torch.zeros(1, 3, size, size, device=next(backbone.parameters()).device)
     was_training = backbone.training
     with torch.inference_mode():
-        values = backbone.eval()(probe).numel()
+        values: int = backbone.eval()(probe).numel()
     backbone.train(was_training)
     return len(dataset) * views * (2 * values + size * size) / 1e6
 
@@ -146,7 +147,14 @@ def _compute(
     with progress_bar(len(images), description, unit="image") as progress:
         for image, label, size in loader:
             output = backbone(image.flatten(0, 1).to(device))
-            features.append(output.unflatten(0, label.shape[:2]).half().cpu())
+            kept = output.unflatten(0, label.shape[:2]).half().cpu()
+            if not kept.isfinite().all():
+                raise ValueError(
+                    "the features of an image hold NaN or infinite values, or values above 65,504, "
+                    "the largest of float16, in which they are kept; look at the weights of the "
+                    f"backbone {backbone.name}"
+                )
+            features.append(kept)
             labels.append(label.clone())  # not the worker's shared memory
             sizes.append(size.clone())
             progress.update(len(label))

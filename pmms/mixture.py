@@ -106,7 +106,7 @@ def fit_mixture(
         if weights is None:
             weights = samples.new_ones(samples.shape[:2])
         weights = weights.to(samples.dtype)
-        _require(
+        require(
             (weights >= 0).all() & (weights.sum(dim=1) > 0).all(),
             "every mixture of the batch needs non-negative weights of which one at least is above "
             "zero; an all-zero weight means an empty mask: give a mask that shows the object",
@@ -128,7 +128,7 @@ def fit_mixture(
             resp, log_density = _e_step(samples, means, kernel, kappa, offset)
             history.append(_total(log_density, weights))
         log_likelihood = torch.stack(history, dim=1)
-        _require(
+        require(
             log_likelihood.isfinite().all(),
             "the samples, weights or starting means hold NaN or infinite values; look at the "
             "features that were given to EM",
@@ -280,8 +280,9 @@ def _given_means(init: Tensor, samples: Tensor, k: int) -> Tensor:
     return init.to(samples)
 
 
-def _require(condition: Tensor, message: str) -> None:
-    """Raise on the CPU; on an accelerator assert there, without waiting for the answer."""
+def require(condition: Tensor, message: str) -> None:
+    """ValueError unless the condition, a bool, holds: raised on the CPU; on an accelerator asserted
+    there, without waiting for the answer."""
     if _host_may_look(condition):
         if not condition:
             raise ValueError(message)

@@ -1,8 +1,10 @@
-"""Bad data: classes, folds, episodes, COCO annotations, what is fetched."""
+"""Bad data: classes, folds, episodes, COCO annotations, what is fetched, what is scored."""
 
 import json
 from pathlib import Path
 
+import pytest
+import torch
 from bad_input import (
     Case,
     Deed,
@@ -21,8 +23,10 @@ from pmms.datasets.parts import PartsVOC
 from pmms.datasets.pascal import PascalVOC
 from pmms.datasets.prepare_coco import prepare_coco
 from pmms.download import download
-from pmms.episodes import EpisodeSampler, check_no_leak
+from pmms.episodes import EpisodeSampler, check_no_leak, class_mask
 from pmms.folds import fold_classes, read_classes, split_classes
+from pmms.metrics import episode_counts, scores
+from pmms.transforms import EvalTransform
 
 case = Table()
 
@@ -206,6 +210,51 @@ def _(folder: Path) -> Deed:
     return lambda: prepare_coco(folder, year=2016)
 
 
+# metrics
+
+
+@case("prediction of another size", ValueError, "same shape (B, H, W)", "(1, 4, 4)", "(1, 4, 5)")
+def _(folder: Path) -> Deed:
+    return lambda: episode_counts(torch.ones(1, 4, 4).long(), torch.ones(1, 4, 5).long())
+
+
+@case("prediction of probabilities", TypeError, "prediction must hold integers", "float32")
+def _(folder: Path) -> Deed:
+    return lambda: episode_counts(torch.ones(1, 4, 4), torch.ones(1, 4, 4).long())
+
+
+@case("target of all classes", ValueError, "0, 1 and the void label", "reduced to one class")
+def _(folder: Path) -> Deed:
+    return lambda: episode_counts(torch.ones(1, 4, 4).long(), torch.full((1, 4, 4), 7))
+
+
+@case("score of no episode", ValueError, "no episodes to score")
+def _(folder: Path) -> Deed:
+    return lambda: scores(torch.empty(0, dtype=torch.int64), torch.empty(0, 4, dtype=torch.int64))
+
+
+@case("score of a class that was not drawn", ValueError, "no episode of class [3]", "more episodes")
+def _(folder: Path) -> Deed:
+    return lambda: scores(torch.tensor([1]), torch.tensor([[1, 2, 3, 4]]), classes=[1, 3])
+
+
 @case.parametrize()
 def test_bad_data_is_refused(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path)
+
+
+# what is not refused, because it has an answer
+
+
+def test_an_object_that_vanishes_when_resized_keeps_one_pixel() -> None:
+    labels = torch.zeros(300, 300, dtype=torch.uint8)
+    labels[151, 77] = 1
+    small = EvalTransform(16).mask(class_mask(labels, 1))
+    assert int((small == 1).sum()) == 1
+    assert small[151 * 16 // 300, 77 * 16 // 300] == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_mask_of_all_or_nothing_passes_the_transform(share: float) -> None:
+    mask = torch.full((20, 20), int(share), dtype=torch.uint8)
+    assert (EvalTransform(8).mask(mask) == int(share)).all()

@@ -3,8 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
 from bad_input import (
     IDS,
     Case,
@@ -27,10 +25,8 @@ from pmms.datasets.base import images_of_class
 from pmms.datasets.coco import CocoInstances
 from pmms.datasets.pascal import PascalVOC
 from pmms.datasets.pascal_lists import PairVOC
-from pmms.episodes import class_mask
 from pmms.pairs import Pair
 from pmms.predict import read_mask, read_picture, segment_image
-from pmms.transforms import EvalTransform, TrainTransform
 
 case = Table()
 
@@ -273,24 +269,6 @@ def _(folder: Path) -> Deed:
     return lambda: Pair("own", _picture(), np.zeros((24, 24), dtype=bool), _picture())
 
 
-@case("transform of a float image", TypeError, "image must be uint8", "float32")
-def _(folder: Path) -> Deed:
-    mask = torch.zeros(8, 8, dtype=torch.uint8)
-    return lambda: EvalTransform(8)(torch.rand(3, 8, 8), mask)
-
-
-@case("transform of sizes that differ", ValueError, "same size", "(3, 8, 8)", "(8, 9)")
-def _(folder: Path) -> Deed:
-    image, mask = torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(8, 9, dtype=torch.uint8)
-    return lambda: TrainTransform(8)(image, mask, seed=0)
-
-
-@case("transform of nothing", ValueError, "same size", "(0, 8)")
-def _(folder: Path) -> Deed:
-    image, mask = torch.zeros(3, 0, 8, dtype=torch.uint8), torch.zeros(0, 8, dtype=torch.uint8)
-    return lambda: EvalTransform(8)(image, mask)
-
-
 @case.parametrize()
 def test_bad_pictures_are_refused(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path)
@@ -307,17 +285,3 @@ def test_a_palette_mask_is_read_by_its_labels_not_its_colours(tmp_path: Path) ->
 def test_a_mask_of_16_bits_keeps_labels_above_255(tmp_path: Path) -> None:
     Image.fromarray(np.eye(4, dtype=np.uint16) * 300).save(tmp_path / "mask.png")
     assert (read_mask(tmp_path / "mask.png", label=300) == np.eye(4, dtype=bool)).all()
-
-
-def test_an_object_that_vanishes_when_resized_keeps_one_pixel() -> None:
-    labels = torch.zeros(300, 300, dtype=torch.uint8)
-    labels[151, 77] = 1
-    small = EvalTransform(16).mask(class_mask(labels, 1))
-    assert int((small == 1).sum()) == 1
-    assert small[151 * 16 // 300, 77 * 16 // 300] == 1
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_a_mask_of_all_or_nothing_passes_the_transform(share: float) -> None:
-    mask = torch.full((20, 20), int(share), dtype=torch.uint8)
-    assert (EvalTransform(8).mask(mask) == int(share)).all()
