@@ -5,6 +5,8 @@
 #   TORCH_INDEX=URL   package index to take torch and torchvision from, such as PyTorch's own
 #                     index of CPU builds, which are a tenth of the size
 #   WORKERS=2         processes of the package tests
+#   BUILD=FOLDER      work in a copy of this checkout there, which then holds all that is made;
+#                     for a checkout that cannot be written
 #
 # make tables and make models, see book/reproduce.md:
 #   PROFILE=mini      or paper
@@ -18,6 +20,7 @@ VENV = .venv
 PYTHON = python3
 TORCH_INDEX =
 WORKERS = 2
+BUILD =
 
 PROFILE = mini
 PROTOCOL =
@@ -42,10 +45,23 @@ endif
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 BENCHMARKS = $(wildcard benchmarks/bench_*.py)
 
-.PHONY: help setup book html notebooks tables models test lint lab explore bench clean
+ifneq ($(strip $(BUILD)),)
+GOALS = $(or $(MAKECMDGOALS),help)
+COPIED = $(filter-out build, $(wildcard *)) .gitignore .ci .pre-commit-config.yaml
+
+.PHONY: $(GOALS) copy
+
+$(GOALS): copy
+	@$(MAKE) -C "$(BUILD)" BUILD= $@
+
+copy:
+	@mkdir -p "$(BUILD)" && cp -R $(COPIED) "$(BUILD)/" && chmod -R u+w "$(BUILD)"
+
+else
+.PHONY: help setup book html notebooks tables models test test-oldest lint kills lab explore bench clean
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 ifeq ($(strip $(VENV)),)
 setup:  ## install what is needed, into .venv (VENV= : into the active environment)
@@ -95,6 +111,18 @@ test: $(READY)  ## package tests, then every notebook run again and compared wit
 	  --nbval-sanitize-with book/tools/nbval_sanitize.cfg --nbval-cell-timeout 1800 \
 	  --timeout 1900 $(NOTEBOOKS),@echo "no notebook to test")
 
+# Its own environment: the versions are those of pyproject.toml's lower bounds.
+test-oldest:  ## package tests with the oldest versions allowed, in .venv-oldest
+	test -x .venv-oldest/bin/python || "$(PYTHON)" -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet packaging
+	.venv-oldest/bin/python tests/oldest_versions.py > .venv-oldest/constraints.txt
+	.venv-oldest/bin/python -m pip install --disable-pip-version-check \
+	  -c .venv-oldest/constraints.txt -e ".[$(EXTRAS)]"
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile
+
+kills: $(READY)  ## kill training, test, preparation and sweep at thirty moments each, and compare
+	$(PY) tests/kill_points.py
+
 lint: $(READY)  ## ruff on code and notebooks, notebooks clean
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -113,3 +141,4 @@ bench: $(READY)  ## run the benchmarks
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
 	rm -rf build .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +
+endif

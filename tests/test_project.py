@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -149,13 +150,34 @@ def _targets() -> set[str]:
 
 
 def test_make_help_shows_every_target() -> None:
-    phony = re.search(r"^\.PHONY: (.*)$", _text("Makefile"), re.MULTILINE).group(1)
+    phony = re.search(r"^\.PHONY: (help .*)$", _text("Makefile"), re.MULTILINE).group(1)
     assert _targets() == set(phony.split())
+
+
+def test_make_works_in_a_copy_of_a_checkout_that_cannot_be_written(tmp_path: Path) -> None:
+    checkout, elsewhere = tmp_path / "checkout", tmp_path / "Bücher und mehr"
+    shutil.copytree(ROOT / "book", checkout / "book", ignore=shutil.ignore_patterns("*.ipynb"))
+    for name in ("Makefile", ".gitignore", ".pre-commit-config.yaml"):
+        shutil.copy(ROOT / name, checkout)
+    (checkout / ".ci").mkdir()
+    for path in (*checkout.rglob("*"), checkout):
+        path.chmod(path.stat().st_mode & ~0o222)
+    before = sorted(checkout.rglob("*"))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    for _ in range(2):  # the second time the copy is there
+        done = subprocess.run(
+            ["make", "clean", f"BUILD={elsewhere}"],
+            cwd=checkout, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "rm -rf build" in done.stdout
+    assert sorted(checkout.rglob("*")) == before
+    assert (elsewhere / "book" / "index.md").stat().st_mode & 0o200
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "book/index.md", ".ci/run"])
 def test_documented_make_commands_exist(name: str) -> None:
-    commands = re.findall(r"(?:^|`|&& )make (?:[A-Z_]+=\S* )*([a-z]+)", _text(name), re.MULTILINE)
+    commands = re.findall(r"(?:^|`|&& )make (?:[A-Z_]+=\S* )*([a-z-]+)", _text(name), re.MULTILINE)
     assert commands
     assert set(commands) <= _targets()
 
