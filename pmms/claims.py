@@ -248,7 +248,7 @@ def claims_sheet(findings: Iterable[Finding], *, title: str = "Claims") -> Sheet
             f"{known}, runs missing" if missing else known,
         ))  # fmt: skip
     return Sheet(
-        title=title, header=("claim", "paper", "ours", "of", "folds above 0", "verdict"),
+        title=title, header=("claim", "paper", "ours", "from", "folds above 0", "verdict"),
         rows=tuple(rows),
     )  # fmt: skip
 
