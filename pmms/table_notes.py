@@ -40,16 +40,20 @@ def _setting(comparison: Comparison, config: RunConfig) -> list[str]:
     seeds = 1 if table.first_episodes else len(protocol.seeds)
     images = "COCO128" if table.folder == "coco128" else IMAGES[config.data.dataset]
     times = f"{seeds} x " if seeds > 1 else ""
+    classes = "validation" if config.data.validation else "novel"
     sentences = [
-        f"mIoU in percent on the novel classes of {images}; protocol `{protocol.label}`, "
+        f"mIoU in percent on the {classes} classes of {images}; protocol `{protocol.label}`, "
         f"{protocol.shots}-shot, {times}{protocol.episodes:,} episodes a run, the same for all "
         "rows."
     ]
-    if table.seed_name == "seed":
+    if table.seed_name == "seed" and not any(
+        "iterations" in (r.parameters or {}) for r in table.rows
+    ):
         sentences.append(f"{config.train.iterations:,} training steps.")
     one, several = SEEDS[table.seed_name]
     many = len(table.seeds)
-    sentences.append(f"{len(table.folds)} folds, {f'{many} {several}' if many > 1 else one}.")
+    folds = f"{len(table.folds)} folds" if len(table.folds) > 1 else f"Fold {table.folds[0]}"
+    sentences.append(f"{folds}, {f'{many} {several}' if many > 1 else one}.")
     return sentences
 
 
