@@ -726,9 +726,9 @@ def test_generator_is_the_only_source_of_randomness(init: str) -> None:
 @pytest.mark.parametrize("init", ["random", "kmeans++"])
 def test_twenty_thousand_samples(init: str) -> None:
     samples = F.normalize(torch.randn(1, 20_000, 256), dim=2)
-    begin = time.perf_counter()
+    begin = time.process_time()  # of the processor: other processes do not count
     mixture = fit_mixture(samples, k=5, init=init)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2
     assert mixture.resp.shape == (1, 20_000, 5)
 
 
