@@ -4,6 +4,8 @@ Such a file holds tensors and text, no code, so that it can be loaded from anywh
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -63,19 +65,8 @@ def load_model(path: Path | str) -> tuple[FewShotSegmenter, int]:
         RuntimeError: if those must be downloaded and cannot be.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no model at {path}; train one with `python -m pmms train`")
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error
-    if metadata.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} is no model of this package (format {metadata.get('format')!r}, expected "
-            f"{FORMAT!r}); the authors' checkpoints are read by pmms.authors"
-        )
+    with _opened(path) as (file, metadata):
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     try:
         config = ModelConfig(**json.loads(metadata["model"]))
         size = int(json.loads(metadata["size"]))
@@ -106,6 +97,29 @@ def load_model(path: Path | str) -> tuple[FewShotSegmenter, int]:
 
 
 def load_notes(path: Path | str) -> dict[str, Any]:
-    """The notes that :func:`save_model` was given with a model that :func:`load_model` reads."""
-    with safe_open(path, framework="pt") as file:
-        return json.loads(file.metadata()["notes"])
+    """The notes that :func:`save_model` was given.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or no model, as :func:`load_model`.
+    """
+    with _opened(Path(path)) as (_, metadata):
+        notes: dict[str, Any] = json.loads(metadata["notes"])
+    return notes
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A model file and its texts."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no model at {path}; train one with `python -m pmms train`")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(
+                    f"{path} is no model of this package (format {metadata.get('format')!r}, "
+                    f"expected {FORMAT!r}); the authors' checkpoints are read by pmms.authors"
+                )
+            yield file, metadata
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file: {error}") from error

@@ -17,6 +17,7 @@ from pmms.episodes import EpisodeSampler, mix
 from pmms.evaluation import Control, Result, evaluate
 from pmms.feature_computing import bank_megabytes, feature_bank
 from pmms.features import FeatureBank
+from pmms.files import check_writable
 from pmms.folds import FOLDS
 from pmms.models import FewShotSegmenter, model_of
 from pmms.protocol_episodes import protocol_sampler
@@ -199,12 +200,17 @@ def run(
     Raises:
         ValueError: too few test images or episodes for every class to be scored, found before
             training; and what :func:`load_data` and :func:`pmms.training.train` raise.
+        OSError: a folder that cannot be written, found before anything else.
 
     Returns:
         The record. Its scores hold the model, the same model untrained (1,000 episodes), the
         controls of :func:`pmms.evaluation.evaluate` and the classes seen in training (one seed
         each; no seen classes where the protocol has lists of the novel ones only).
     """
+    if Team(fabric).chief:
+        for kept in (results, runs, cache):
+            if kept is not None:
+                check_writable(Path(kept))
     watch = Stopwatch()
     data = load_data(config.data, cache=cache)
     _check_episodes(config, data)

@@ -1,7 +1,10 @@
 """Backbone features of all images of a data set: computed once, and read from a file afterwards."""
 
+import errno
 import hashlib
 import math
+import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,7 +17,7 @@ from pmms.backbones import Backbone, weights_digest
 from pmms.datasets.base import SegmentationDataset
 from pmms.episodes import mix
 from pmms.features import FeatureBank
-from pmms.files import replacing
+from pmms.files import check_writable, replacing
 from pmms.progress import progress_bar
 from pmms.transforms import EvalTransform, TrainTransform
 
@@ -52,6 +55,7 @@ def feature_bank(
         description: title of the progress bar.
 
     Raises:
+        OSError: a ``cache`` that cannot be written, found before anything is computed, or is full.
         ValueError: ``views`` below 1, a damaged file in ``cache``, or features that are NaN,
             infinite or too large for float16.
     """
@@ -70,13 +74,14 @@ def feature_bank(
                 raise ValueError(f"{path} is damaged ({error}); delete it") from error
             if set(content) == {"features", "labels", "sizes"}:  # else of an older version
                 return FeatureBank(dataset, **content, keep_aspect=keep_aspect)
+        check_writable(path.parent)
     images = _Views(
         dataset, size=size, views=views, seed=seed, scale=scale, keep_aspect=keep_aspect
     )
     content = _compute(images, backbone, workers, torch.device(device), description)
     if path is not None:
         with replacing(path) as part:
-            save_file(content, part)
+            _save(content, part)
     return FeatureBank(dataset, **content, keep_aspect=keep_aspect)
 
 
@@ -97,6 +102,17 @@ def _options(backbone: Backbone) -> str:
     options = {n: v for n, v in vars(backbone).items() if isinstance(v, int | float | str)}
     del options["training"]
     return f"{sorted(options.items())} {backbone}"
+
+
+def _save(content: dict[str, Tensor], path: Path) -> None:
+    try:
+        save_file(content, path)
+    except SafetensorError as error:
+        # It comes without the number of the system's error.
+        needed = sum(tensor.nbytes for tensor in content.values())
+        if shutil.disk_usage(path.parent).free >= needed:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 class _Views(Dataset[tuple[Tensor, Tensor, Tensor]]):

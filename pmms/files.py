@@ -1,12 +1,23 @@
 """Writing files so that nothing is lost or half-written."""
 
+import errno
 import glob
 import os
 import platform
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
+
+_FULL = "make room and run again; what was there before is kept"
+_SHUT = "nothing can be written there: choose another folder, or make it writable"
+_FILE = "a file is where a folder is needed: choose another folder, or move the file away"
+_REMEDIES = {
+    **{errno.ENOSPC: _FULL, errno.EDQUOT: _FULL, errno.EFBIG: _FULL},
+    **{errno.EROFS: _SHUT, errno.EACCES: _SHUT, errno.EPERM: _SHUT},
+    **{errno.ENOTDIR: _FILE, errno.EEXIST: _FILE},
+}
 
 
 @contextmanager
@@ -16,29 +27,57 @@ def replacing(path: Path) -> Iterator[Path]:
     A reader of ``path`` sees the old content or the new one, never a part of it. If the block
     fails, the old content stays and nothing is left of the new one. What a killed process left of
     it is removed by the next one on the same machine.
+
+    Raises:
+        OSError: as the file system says, for example for a full disk; the message says what to do.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_after_killed(path)
     # One name for each writer: machines that share the folder, processes and threads alike.
     writer = f"{platform.node()}-{os.getpid()}-{threading.get_ident()}"
     part = path.with_name(f".{path.name}.{writer}")
-    try:
-        yield part
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with _remedies_told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _clear_after_killed(path)
+        try:
+            yield part
+            os.replace(part, path)
+        finally:
+            with suppress(OSError):  # the first error tells more
+                part.unlink()
+
+
+def check_writable(folder: Path) -> None:
+    """Make a folder if it is not there, and raise OSError if no file can be made in it.
+
+    Called before long work whose result goes there.
+    """
+    with _remedies_told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file as :func:`replacing` does, and have it on the disk before it takes its place.
 
     Raises:
-        OSError: as the file system says, for example for a full disk; the old content stays.
+        OSError: as :func:`replacing`; the old content stays.
     """
     with replacing(path) as part, part.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+@contextmanager
+def _remedies_told(path: Path) -> Iterator[None]:
+    """Errors of the file system that a person can do something about say what."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0)
+        if remedy is None:
+            raise
+        raise type(error)(error.errno, f"{error.strerror}; {remedy}", str(path)) from error
 
 
 def _clear_after_killed(path: Path) -> None:

@@ -15,7 +15,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor, nn
 
-from pmms.files import write_atomically
+from pmms.files import check_writable, write_atomically
 
 CHECKPOINT = "checkpoint.pt"
 LOG = "loss.csv"
@@ -49,7 +49,7 @@ def alone_in(
         return
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     if chief:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        check_writable(folder.parent)
     told = False
     while not agreed(not chief or _acquired(lock)):
         if chief and not told:
