@@ -7,7 +7,6 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -42,7 +41,7 @@ def use_style() -> None:
             "axes.titlesize": 9,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": cycler(color=COLOURS),
+            "axes.prop_cycle": plt.cycler(color=COLOURS),
             "image.interpolation": "nearest",
             "svg.hashsalt": "pmms",  # the same figure gives the same file
             "svg.fonttype": "none",
