@@ -41,7 +41,7 @@ def use_style() -> None:
             "axes.titlesize": 9,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.prop_cycle": plt.cycler(color=COLOURS),
+            "axes.prop_cycle": mpl.rcsetup.cycler(color=COLOURS),
             "image.interpolation": "nearest",
             "svg.hashsalt": "pmms",  # the same figure gives the same file
             "svg.fonttype": "none",
