@@ -44,8 +44,8 @@ def show_differences(
             axes.plot(found.mean, row, "|", color="black", markersize=12, markeredgewidth=2)
         if found.paper is not None:
             axes.plot(found.paper, row, "D", color="black", markersize=5, markerfacecolor="none")
-    if not shown:
-        axes.set_xlim(-1, 1)
+    if not shown and all(found.paper is None for found in findings):
+        axes.set_xlim(-1, 1)  # nothing is drawn
     for fold in shown:
         axes.plot([], [], "o", color=COLOURS[fold % len(COLOURS)], label=f"fold {fold}")
     axes.plot([], [], "|-", color="black", label="mean, 95 % interval")
