@@ -123,9 +123,10 @@ test-oldest:  ## package tests with the oldest versions allowed, in .venv-oldest
 kills: $(READY)  ## kill training, test, preparation and sweep at thirty moments each, and compare
 	$(PY) tests/kill_points.py
 
-lint: $(READY)  ## ruff on code and notebooks, notebooks clean
+lint: $(READY)  ## ruff on code and notebooks, types of the package, notebooks clean
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(PY) book/tools/clean_notebooks.py --check
 
 lab: $(READY)  ## open the notebooks in JupyterLab
@@ -139,6 +140,6 @@ bench: $(READY)  ## run the benchmarks
 	  echo "no benchmark: benchmarks/bench_*.py names no file")
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
-	rm -rf build .pytest_cache .ruff_cache .hypothesis
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +
 endif

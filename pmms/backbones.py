@@ -44,6 +44,8 @@ class Backbone(nn.Module):
         self.name = name
         self.channels = channels
         self.options = options or {}
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
@@ -77,7 +79,7 @@ class ResNet50(Backbone):
             "resnet50", 512 + 1024, mean=IMAGENET_MEAN, std=IMAGENET_STD, options=options
         )
         enum = ResNet50_Weights.IMAGENET1K_V1 if weights == "imagenet" else None
-        net = _download("resnet50", lambda: resnet50(weights=enum), enum)
+        net: Any = _download("resnet50", lambda: resnet50(weights=enum), enum)
         net.maxpool.ceil_mode = True
         if stride_in_1x1:
             net.layer2[0].conv1.stride, net.layer2[0].conv2.stride = (2, 2), (1, 1)
@@ -103,17 +105,20 @@ class VGG16(Backbone):
 
         super().__init__("vgg16", 512, mean=IMAGENET_MEAN, std=IMAGENET_STD)
         enum = VGG16_Weights.IMAGENET1K_V1 if weights == "imagenet" else None
-        layers = _download("vgg16", lambda: vgg16(weights=enum), enum).features
+        net: Any = _download("vgg16", lambda: vgg16(weights=enum), enum)
+        layers: nn.Sequential = net.features
         poolings = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         for n, i in enumerate(poolings):
             layers[i] = nn.MaxPool2d(3, stride=2 if n < 3 else 1, padding=1)
         self.net = layers
         self.last = nn.Conv2d(512, 512, 3, padding=1)
         nn.init.xavier_uniform_(self.last.weight)
+        assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
     def features(self, image: Tensor) -> Tensor:
-        return self.last(self.net(image))
+        response: Tensor = self.last(self.net(image))
+        return response
 
 
 class EfficientNetLite0(Backbone):
@@ -143,12 +148,12 @@ class EfficientNetLite0(Backbone):
             options={"magnify": magnify},
         )
         self.magnify = magnify
-        self.net = timm.create_model(LITE0, features_only=True, out_indices=(3, 4))
+        net: Any = timm.create_model(LITE0, features_only=True, out_indices=(3, 4))
         if weights == "imagenet":
             state = lite0_imagenet_weights()
-            self.net.load_state_dict({name: state[name] for name in self.net.state_dict()})
+            net.load_state_dict({name: state[name] for name in net.state_dict()})
         # Depthwise convolutions are faster with the channels last.
-        self.net.to(memory_format=torch.channels_last)
+        self.net: nn.Module = net.to(memory_format=torch.channels_last)
 
     def features(self, image: Tensor) -> Tensor:
         image = F.interpolate(

@@ -47,7 +47,7 @@ class Team:
         """The sum over the processes, element by element; each of them calls it. A new tensor."""
         if self.size == 1:
             return tensor.clone()
-        there = tensor.to(self._joined.device, copy=True)
+        there = tensor.to(self.device, copy=True)
         summed: Any = self._joined.all_reduce(there, reduce_op="sum")
         return cast(Tensor, summed.to(tensor.device))
 
@@ -82,6 +82,11 @@ class Team:
         wrapped: Any = module
         with self._joined.no_backward_sync(wrapped, enabled=not last):
             self._joined.backward(loss)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes, of several."""
+        return self._joined.device
 
     @property
     def _joined(self) -> "Fabric":

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -76,24 +77,24 @@ def prepare_images(
     if team.size > 1:
         with team.chief_first() if cache is not None else nullcontext():
             return prepare_images(
-                config, data, backbone, cache=cache, device=fabric.device, workers=workers,
+                config, data, backbone, cache=cache, device=team.device, workers=workers,
                 limit_mb=limit_mb, training=training,
             )  # fmt: skip
-    shared = {"cache": cache, "device": device, "workers": workers}
-    train_as = {"size": config.data.train_size, "views": config.data.views}
+    compute = partial(feature_bank, cache=cache, device=device, workers=workers)
+    train_size, views = config.data.train_size, config.data.views
     test_size = config.data.test_size
     needed = bank_megabytes(test, backbone, size=test_size)
     images = Images(data.train, test)
     if needed <= limit_mb:
-        bank = feature_bank(
+        bank = compute(
             test, backbone, size=test_size, keep_aspect=config.protocol.aspect == "pad",
-            description="test features", **shared,
+            description="test features",
         )  # fmt: skip
         images, limit_mb = images._replace(test=bank), limit_mb - needed
     training = training and config.model.learns
-    if training and bank_megabytes(data.train, backbone, **train_as) <= limit_mb:
-        bank = feature_bank(
-            data.train, backbone, description="train features", **train_as, **shared
+    if training and bank_megabytes(data.train, backbone, size=train_size, views=views) <= limit_mb:
+        bank = compute(
+            data.train, backbone, size=train_size, views=views, description="train features"
         )
         images = images._replace(train=bank)
     return images
@@ -139,8 +140,11 @@ def train_model(
         length=config.train.iterations * config.train.batch_size,
         seed=config.train.seed,
     )
-    kept = isinstance(images.train, FeatureBank)
-    source = images.train if kept else TrainTransform(config.data.train_size)
+    source: FeatureBank | TrainTransform = (
+        images.train
+        if isinstance(images.train, FeatureBank)
+        else TrainTransform(config.data.train_size)
+    )
     options: dict[str, Any] = {"folder": folder, "workers": workers, "tensorboard": tensorboard}
     if devices > 1 and fabric is None:
         return train_in_processes(
@@ -264,7 +268,7 @@ def score_controls(
         "workers": workers,
         "fabric": fabric,
     }
-    scores = {
+    scores: dict[str, dict[str, Any]] = {
         control: evaluate_model(config, model, data, images, control=control, **shared).summary()
         for control in CONTROLS
     }

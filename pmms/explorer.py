@@ -15,6 +15,7 @@ by matplotlib takes longer than EM. Its code travels with the widget, no server 
 import html
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +28,7 @@ import traitlets
 from pmms.backbones import Backbone, build_backbone
 from pmms.exploration import LEVELS, MAX_K, SIZE, STEPS, Scene, Settings
 from pmms.explorer_data import ASSETS, frame_data, plane_data, scene_data
-from pmms.pairs import Pair, cat, motorbike, parts_pair, polygon_mask
+from pmms.pairs import Pair, cat, parts_pair, polygon_mask, portraits
 from pmms.predict import read_mask, read_picture
 from pmms.seeding import INITS
 
@@ -35,7 +36,7 @@ KAPPAS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100, 150, 200, 300, 500)
 DRAWN, OWN = "drawn (PartsVOC)", "your own"
 SOURCES = {
     DRAWN: parts_pair,
-    "photographs: motorbike": motorbike,
+    "photographs: two portraits": portraits,
     "photograph: cat": cat,
 }
 KEPT_SCENES = 8
@@ -56,7 +57,7 @@ class View(anywidget.AnyWidget):
     plane = traitlets.Dict().tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
     pixel = traitlets.Dict().tag(sync=True)
-    outline = traitlets.List().tag(sync=True)
+    outline: traitlets.List[tuple[float, float]] = traitlets.List().tag(sync=True)
     drawing = traitlets.Bool(False).tag(sync=True)
 
 
@@ -76,7 +77,7 @@ class Explorer(widgets.VBox):
 
     def __init__(
         self,
-        source: str = "photographs: motorbike",
+        source: str = "photographs: two portraits",
         *,
         backbone: Backbone | None = None,
         size: int = SIZE,
@@ -192,15 +193,15 @@ class Explorer(widgets.VBox):
             row, column = scene.cells[len(scene.cells) // 2].tolist()
             self.view.pixel = {"where": "support", "row": row, "column": column}
             self.view.outline = []
-            self._draw()
+            self._draw(scene)
 
     def _update(self, _: object = None) -> None:
         """Show the mixture that is chosen."""
         if self.scene is not None:
-            self._attempt(self._draw)
+            self._attempt(partial(self._draw, self.scene))
 
-    def _draw(self) -> None:
-        scene, settings, step = self.scene, self.settings, self.step.value
+    def _draw(self, scene: Scene) -> None:
+        settings, step = self.settings, self.step.value
         path = scene.path(settings)
         if self.in_plane.value == "t-SNE":
             self._say("t-SNE is being computed. It is kept for these features.")

@@ -156,7 +156,8 @@ class FeatureBank:
             self._areas[class_id] = (self.labels == class_id).sum(dim=(2, 3))
         area = self._areas[class_id][image]
         good = (area >= VISIBLE * area[0]).nonzero().flatten().tolist()
-        return good[int(rng.random() * len(good))]
+        view: int = good[int(rng.random() * len(good))]
+        return view
 
 
 def kept_mask(

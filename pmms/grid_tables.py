@@ -95,7 +95,7 @@ def _table_1(shared: Mapping[str, Any], *, seeds: int) -> Table:
 
 def _controls(shared: Mapping[str, Any], *, seeds: int) -> Table:
     pmms = {"model": "pmms"}
-    rows = (
+    rows: tuple[Row, ...] = (
         Row(label="PMMs", parameters=pmms),
         Row(label="PMMs, wrong support", parameters=pmms, entry="wrong_support"),
         Row(label="PMMs, untrained", parameters=pmms, entry="untrained"),

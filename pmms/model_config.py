@@ -70,8 +70,8 @@ class ModelConfig:
         stages = 3 if self.name == "rpmms" else 1
         k = DEFAULT_K.get(self.name, (3,)) if self.k is None else self.k
         k = tuple(k) if isinstance(k, (list, tuple)) else (k,)
-        rates = self.aspp_rates
-        rates = tuple(rates) if isinstance(rates, (list, tuple)) else (rates,)
+        given: Any = self.aspp_rates
+        rates = tuple(given) if isinstance(given, (list, tuple)) else (given,)
         object.__setattr__(self, "k", k)
         object.__setattr__(self, "aspp_rates", rates)
         choice("backbone", self.backbone, tuple(BACKBONES))
@@ -110,6 +110,12 @@ class ModelConfig:
     def style(self) -> BlockStyle:
         """Normalisation and dropout of the head."""
         return BlockStyle(norm=self.norm, dropout=self.dropout)
+
+    @property
+    def stages(self) -> tuple[int, ...]:
+        """K of each stage: ``k``, in which None stands for nothing once it is set."""
+        assert self.k is not None
+        return self.k
 
     @property
     def learns(self) -> bool:

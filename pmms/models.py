@@ -92,12 +92,15 @@ class Decoder(nn.Module):
 
     def forward(self, matched: Tensor, prob_map: Tensor | None, previous: Tensor | None) -> Tensor:
         """Q' (B, C, h, w), M_p and the last stage's softmax (B, 2, h, w) to logits (B, 2, h, w)."""
-        if self.map_at == "fusion":
+        beside: list[Tensor] = []
+        if prob_map is not None and self.map_at == "fusion":
             matched = torch.cat([matched, prob_map.to(matched.dtype)], dim=1)
-        beside = [prob_map] if self.map_at == "residual" else []
+        elif prob_map is not None and self.map_at == "residual":
+            beside.append(prob_map)
         beside += [] if previous is None else [previous]
         refined = self.refine(self.fuse(matched), torch.cat(beside, dim=1) if beside else None)
-        return self.classify(self.project(self.aspp(refined)))
+        logits: Tensor = self.classify(self.project(self.aspp(refined)))
+        return logits
 
 
 class FewShotSegmenter(nn.Module):
@@ -144,7 +147,8 @@ class FewShotSegmenter(nn.Module):
 
         An image that is in many episodes is embedded once; :meth:`compare` does the rest.
         """
-        return self.reduce(self.backbone(images))
+        embedded: Tensor = self.reduce(self.backbone(images))
+        return embedded
 
     def compare(self, support: Tensor, support_mask: Tensor, query: Tensor) -> Prediction:
         """Embeddings to a prediction.
@@ -193,7 +197,8 @@ class TrainingFreeSegmenter(FewShotSegmenter):
 
     def embed(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1] to the backbone's features (B, C0, h, w)."""
-        return self.backbone(images)
+        features: Tensor = self.backbone(images)
+        return features
 
     def segment(self, support: Tensor, support_mask: Tensor, query: Tensor) -> Prediction:
         """As :meth:`FewShotSegmenter.segment`; here features and embeddings are the same."""
@@ -203,11 +208,11 @@ class TrainingFreeSegmenter(FewShotSegmenter):
         """As :meth:`FewShotSegmenter.compare`; the logits are the logarithm of M_p."""
         support = F.normalize(support, dim=2, eps=1e-6)
         samples = partition_samples(support, support_mask, how=self.config.mask_partition)
-        prototypes = Prototypes(*(self.mixtures[0](part) for part in samples))
-        maps = self.p_conv.logits(query, *prototypes).split(self.config.k[0], dim=1)
+        of_object, of_rest = (self.mixtures[0](part) for part in samples)
+        maps = self.p_conv.logits(query, of_object, of_rest).split(self.config.stages[0], dim=1)
         logits = torch.stack([maps[1].logsumexp(dim=1), maps[0].logsumexp(dim=1)], dim=1)
         logits = logits.log_softmax(dim=1)
-        return Prediction(logits, (logits,), logits.exp(), prototypes)
+        return Prediction(logits, (logits,), logits.exp(), Prototypes(of_object, of_rest))
 
 
 def build_model(
@@ -272,5 +277,5 @@ def _mixtures(config: ModelConfig, channels: int) -> nn.ModuleList:
             scale=config.prototype_scale,
             gradient=config.gradient,
         )
-        for k in config.k
+        for k in config.stages
     )

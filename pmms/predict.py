@@ -135,7 +135,8 @@ def read_mask(path: Path | str, *, label: int | None = None) -> np.ndarray:
         label = named[0]
     if label not in present:
         raise ValueError(f"{path} does not hold the label {label}; it holds {present}")
-    return values == label
+    mask: np.ndarray = values == label
+    return mask
 
 
 def _open(path: Path | str) -> Image.Image:

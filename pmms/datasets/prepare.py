@@ -147,10 +147,12 @@ def _open_work(parts: Sequence[Part], root: Path) -> list[Part]:
     index = read_index(root)
     todo = []
     for part in parts:
-        record = index.get(part.name)
+        record: dict[str, Any] | None = index.get(part.name)
         for target in part.targets:
             path = root / target
-            if path.exists() and record is None:
+            if not path.exists():
+                continue
+            if record is None:
                 raise FileExistsError(
                     f"{path} is there, but was not made by this command, so it is left alone. If "
                     "it is the data set, it can be read as it is; else choose another root folder"
