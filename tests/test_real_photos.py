@@ -41,7 +41,7 @@ from pmms.results import load_record
 from pmms.studies import StudySettings, comparison, prototype_study, study_record
 from pmms.transfer import transfer_record
 
-STUDIES = sorted((Path(__file__).parents[1] / "results" / "studies").glob("*.json"))
+STUDIES = sorted((Path(__file__).parents[1] / "results" / "studies").glob("*-prototypes-*.json"))
 RUNS = sorted((Path(__file__).parents[1] / "results" / "coco128").glob("*.json"))
 COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
 BINS = len(THRESHOLDS) + 1
