@@ -96,7 +96,7 @@ def _batch_norm(module: nn.BatchNorm2d, total: Callable[[Tensor], Tensor], x: Te
     if not module.training:
         return nn.BatchNorm2d.forward(module, x)
     with torch.no_grad():
-        variance, mean = torch.var_mean(x.float(), dim=(0, 2, 3), correction=0)
+        variance, mean = torch.var_mean(_single(x), dim=(0, 2, 3), correction=0)
         # Squares are summed in float64: the difference of two sums is a small number.
         mean, variance = mean.double(), variance.double()
         n = torch.full_like(mean, x.numel() / x.shape[1])
@@ -117,9 +117,14 @@ def _batch_norm(module: nn.BatchNorm2d, total: Callable[[Tensor], Tensor], x: Te
         running_var.lerp_((variance * n / (n - 1)).to(running_var), share)
         scale = (variance + module.eps).rsqrt()
     normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]  # PyTorch's, from C
-        x, module.weight, module.bias, mean.float(), scale.float(), n, total
+        x, module.weight, module.bias, mean.to(_single(x)), scale.to(_single(x)), n, total
     )
     return normalised
+
+
+def _single(x: Tensor) -> Tensor:
+    """In float32, or float64 where it is that already."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class _Normalise(torch.autograd.Function):
@@ -140,15 +145,15 @@ class _Normalise(torch.autograd.Function):
         ctx.total = total
         factor = scale * weight
         shift = bias - mean * factor
-        return (x.float() * factor[:, None, None] + shift[:, None, None]).to(x.dtype)
+        return (_single(x) * factor[:, None, None] + shift[:, None, None]).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, of_output: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, n = ctx.saved_tensors
-        gradient = of_output.float()
+        gradient = _single(of_output)
         standard = (x - mean[:, None, None]) * scale[:, None, None]
         sums = torch.stack([gradient.sum((0, 2, 3)), (gradient * standard).sum((0, 2, 3))])
-        constant, slope = ctx.total(sums) / n.float()
+        constant, slope = ctx.total(sums) / n.to(sums)
         of_x = gradient - constant[:, None, None] - standard * slope[:, None, None]
         of_x = of_x * (scale * weight)[:, None, None]
         needs = ctx.needs_input_grad
