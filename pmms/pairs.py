@@ -11,6 +11,19 @@ from pmms.datasets.parts import PartsVOC
 from pmms.episodes import EpisodeSampler, class_mask
 
 # Corners (x, y) of outlines drawn by hand, in percent of width and height.
+_COLLINS = (
+    (30, 15), (31, 10), (36, 5), (41, 3), (47, 3), (53, 5), (58, 11), (59, 18), (57, 23), (53, 26),
+    (52, 30), (50, 36), (56, 43), (60, 48), (65, 51), (68, 54), (70, 60), (71, 67), (66, 70),
+    (61, 75), (57, 82), (55, 88), (54, 94), (55, 100), (12, 99), (6, 92), (4, 82), (5, 72), (7, 62),
+    (9, 52), (14, 47), (20, 43), (23, 41), (22, 36), (24, 31), (30, 29), (36, 30), (36, 27),
+    (34, 24), (31, 21),
+)  # fmt: skip
+_HOPPER = (
+    (33, 7), (38, 4), (50, 3), (60, 5), (66, 8), (70, 13), (72, 16), (73, 22), (72, 29), (74, 32),
+    (73, 38), (70, 43), (67, 48), (66, 52), (72, 56), (80, 60), (92, 64), (96, 67), (100, 76),
+    (100, 100), (3, 100), (4, 90), (6, 75), (9, 64), (20, 60), (33, 57), (39, 53), (40, 50),
+    (37, 49), (33, 45), (31, 40), (30, 33), (31, 28), (30, 24), (32, 17), (35, 15), (34, 10),
+)  # fmt: skip
 _MOTORBIKE = (
     (14, 42), (19, 32), (25, 32), (33, 35), (40, 37), (48, 38), (52, 34), (60, 34), (67, 29),
     (66, 21), (69, 17), (72, 23), (76, 27), (74, 35), (70, 38), (73, 53), (80, 53), (87, 62),
@@ -80,6 +93,24 @@ def parts_pair(number: int = 0, *, size: int = 320) -> Pair:
         query.image.permute(1, 2, 0).numpy(),
         class_mask(query.labels, episode.class_id).numpy(),
     )
+
+
+def portraits() -> Pair:
+    """Two people in uniform: support Eileen Collins, from scikit-image; query Grace Hopper, from
+    Matplotlib.
+
+    The photographs were taken for NASA and the U.S. Navy and are in the public domain. The masks
+    were drawn by hand.
+    """
+    from matplotlib.cbook import get_sample_data
+    from skimage.data import astronaut
+
+    collins = astronaut()
+    with Image.open(get_sample_data("grace_hopper.jpg", asfileobj=False)) as file:
+        hopper = np.array(file.convert("RGB"))
+    truth = polygon_mask(_shares(_HOPPER), hopper).astype(np.uint8)
+    mask = polygon_mask(_shares(_COLLINS), collins)
+    return Pair("person, two portraits", collins, mask, hopper, truth)
 
 
 def motorbike() -> Pair:

@@ -22,7 +22,7 @@ from pmms.explorer import KEPT_SCENES, OWN, SOURCES, Explorer
 from pmms.explorer_data import TOP, frame_data, scene_data, still
 from pmms.heads import PConv
 from pmms.mixture import fit_mixture
-from pmms.pairs import Pair, cat, motorbike, parts_pair, polygon_mask
+from pmms.pairs import Pair, cat, parts_pair, polygon_mask, portraits
 from pmms.prototypes import partition_samples
 
 
@@ -60,13 +60,15 @@ def scene() -> Scene:
 
 
 def test_pairs_have_what_they_promise() -> None:
-    for one in (motorbike(), cat(), parts_pair(6)):
+    for one in (portraits(), cat(), parts_pair(6)):
         assert 0.05 < one.mask.mean() < 0.8
         assert one.support.shape[:2] == one.mask.shape
     assert parts_pair(6).truth.max() >= 1
     np.testing.assert_array_equal(cat().truth.astype(bool), cat().mask[:, ::-1])
-    left = motorbike()
-    assert not np.array_equal(left.support, left.query)
+    two = portraits()
+    assert two.support.shape != two.query.shape  # two photographs, not one twice
+    assert two.truth.shape == two.query.shape[:2]
+    assert 0.4 < two.truth.mean() < 0.7
 
 
 def test_parts_pairs_differ_and_have_limits() -> None:
