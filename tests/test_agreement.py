@@ -1,5 +1,8 @@
 """Agreement of prototypes with true parts, on objects whose answer is known."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +20,10 @@ from pmms.agreement import (
     purity,
 )
 from pmms.features import FeatureBank
+from pmms.results import load_record
+
+STUDIES = Path(__file__).parents[1] / "results" / "studies"
+COMMITTED = sorted(STUDIES.glob("parts-agreement-*.json"))
 
 
 def made_object(class_id: int = 1, *, spread: float = 0.05, seed: int = 0) -> PartObject:
@@ -101,6 +108,15 @@ def test_record_has_every_setting_with_its_interval(
     for of_name in found.values():
         assert of_name["nmi"]["n"] == record.scores["classes"]
         assert of_name["nmi"]["low"] <= of_name["nmi"]["mean"] <= of_name["nmi"]["high"]
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
+def test_committed_record_is_of_a_clean_commit_and_of_all_settings(path: Path) -> None:
+    committed = load_record(path)
+    assert (committed.status, committed.name) == ("complete", path.stem)
+    assert re.fullmatch(r"[0-9a-f]{12}", committed.environment["commit"])
+    assert list(committed.scores["settings"]) == [*module.SETTINGS, *module.REFERENCES]
+    assert committed.scores["classes"] == 20
 
 
 def test_settings_are_refused() -> None:
