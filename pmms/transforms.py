@@ -41,7 +41,7 @@ class EvalTransform:
             to S and fills the rest, at the bottom or at the right, with black and with void.
 
     Raises:
-        ValueError: ``size`` is not a positive integer.
+        ValueError: ``size`` is no integer of at least 2.
     """
 
     def __init__(self, size: int, *, keep_aspect: bool = False) -> None:
@@ -246,8 +246,8 @@ def _keep_tiny_foreground(mask: Tensor, small: Tensor) -> Tensor:
 
 
 def _checked_size(size: int) -> int:
-    if not whole(size, least=1):
-        raise ValueError(f"size must be a positive integer, got {size!r}")
+    if not whole(size, least=2):  # to one pixel PyTorch cannot resize with antialiasing
+        raise ValueError(f"size must be an integer of at least 2, got {size!r}")
     return size
 
 

@@ -144,6 +144,7 @@ class _Broken(TinyBackbone):
 @case("kept features of NaN", ValueError, "NaN or infinite", "backbone")
 def _(folder: Path) -> Deed:
     cache = folder / "cache"
+    cache.mkdir()
     return lambda: feature_bank(fake_dataset(), _Broken(), size=32, cache=cache)
 
 
@@ -182,7 +183,7 @@ def _(folder: Path) -> Deed:
     return lambda: EvalTransform(8)(image, mask)
 
 
-@case("transform to no size", ValueError, "size must be a positive integer", "0")
+@case("transform to no size", ValueError, "size must be an integer of at least 2", "0")
 def _(folder: Path) -> Deed:
     return lambda: EvalTransform(0)
 

@@ -284,11 +284,11 @@ def test_input_is_left_unchanged():
     assert torch.equal(mask, before[1])
 
 
-@pytest.mark.parametrize("size", [0, -3, 32.0, True])
-def test_size_must_be_a_positive_integer(size):
-    with pytest.raises(ValueError, match="size must be a positive integer"):
+@pytest.mark.parametrize("size", [1, 0, -3, 32.0, True])
+def test_size_must_be_two_pixels_or_more(size):
+    with pytest.raises(ValueError, match="size must be an integer of at least 2"):
         EvalTransform(size)
-    with pytest.raises(ValueError, match="size must be a positive integer"):
+    with pytest.raises(ValueError, match="size must be an integer of at least 2"):
         TrainTransform(size)
 
 
