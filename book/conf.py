@@ -8,17 +8,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "_ext"))
 
 
-def _project() -> dict:
-    """The [project] table of the pyproject.toml above the folder that is built."""
-    for folder in HERE.parents:
-        if (folder / "pyproject.toml").exists():
-            text = (folder / "pyproject.toml").read_text(encoding="utf-8")
-            return tomllib.loads(text)["project"]
-    return {}
+from launch import repository_address, theme_options  # noqa: E402
 
-
-_settings = _project()
-repository = _settings.get("urls", {}).get("Repository", "")
+# The folder of the pyproject.toml above the one that is built.
+_root = next((folder for folder in HERE.parents if (folder / "pyproject.toml").exists()), None)
+_settings = tomllib.loads((_root / "pyproject.toml").read_text("utf-8"))["project"] if _root else {}
+repository = repository_address(_root)  # one setting, see _ext/launch.py
 
 project = "Prototype mixture models"
 author = "The pmms book authors"
@@ -34,6 +29,7 @@ extensions = [
     "sphinx_togglebutton",
     "sphinxcontrib.bibtex",
     "book_extension",
+    "launch",
 ]
 exclude_patterns = ["_ext", "**.ipynb_checkpoints"]
 
@@ -91,16 +87,7 @@ html_theme_options = {
     "use_download_button": True,
     "use_fullscreen_button": False,
 }
-if repository:
-    html_theme_options |= {
-        "repository_url": repository,
-        "use_repository_button": True,
-        "path_to_docs": "book",
-        "launch_buttons": {
-            "notebook_interface": "jupyterlab",
-            "colab_url": "https://colab.research.google.com",
-        },
-    }
+html_theme_options |= theme_options(repository)
 
 copybutton_exclude = ".linenos, .gp, .go"
 togglebutton_hint = "Show"

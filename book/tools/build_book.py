@@ -17,7 +17,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from binascii import a2b_base64
 from pathlib import Path
 
@@ -28,6 +27,10 @@ from clean_notebooks import NOTEBOOKS, ROOT
 from run_notebooks import RECORD
 
 BOOK = ROOT / "book"
+sys.path.insert(0, str(BOOK / "_ext"))
+
+from launch import BRANCH, repository_address  # noqa: E402
+
 MATHJAX = "es5/tex-svg-full.js"  # one file, all of TeX's packages, glyphs drawn: no font to load
 
 
@@ -101,9 +104,8 @@ def _links_from_notebooks(text: str) -> str:
 
 def _links_to_files(text: str) -> str:
     """Links to other files lead to the repository if it has an address, and else are mere text."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    address = project.get("urls", {}).get("Repository", "").rstrip("/")
-    link = rf"[\1]({address}/blob/main/\2)" if address else r"\1"
+    address = repository_address(ROOT)
+    link = rf"[\1]({address}/blob/{BRANCH}/\2)" if address else r"\1"
     return re.sub(r"\[([^\]]+)\]\(\.\./(?!book/|notebooks/|figures/)([^)\s]+)\)", link, text)
 
 
