@@ -1,4 +1,4 @@
-"""Downloading one large file over HTTP(S) so that it arrives whole, whatever happens on the way.
+"""Downloading one large file over HTTPS so that it arrives whole, whatever happens on the way.
 
 What has arrived is kept in ``<name>.part`` with a note of where it came from, ``<name>.part.json``.
 A broken connection is taken up again from there (HTTP Range, RFC 9110 section 14), in the same call
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pmms.addresses import check_address, opener
 from pmms.files import write_atomically
 from pmms.progress import progress_bar
 
@@ -73,7 +74,8 @@ def download(
     gets there.
 
     Args:
-        urls: addresses of the same file, http or https, tried in this order.
+        urls: addresses of the same file, see :func:`pmms.addresses.check_address`, tried in
+            this order.
         path: file to write; its folder is made.
         size: expected size in bytes; None accepts the size that the server names.
         sha256: expected checksum, 64 hexadecimal digits; None accepts any.
@@ -84,15 +86,14 @@ def download(
     Raises:
         DownloadError: no address gave the file; says why for each, and what is kept.
         ChecksumError: what came is not the expected file; it is kept as ``<name>.wrong``.
-        ValueError: no address, or one that is neither http nor https.
+        ValueError: no address, or one that is not https.
         OSError: the file cannot be written, for example because the disk is full; what has arrived
             is kept, and the next call goes on from there.
     """
     if not urls:
         raise ValueError(f"no address for {path.name}")
     for url in urls:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"expected an address that starts with http:// or https://, got {url}")
+        check_address(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
     wrong = False
@@ -236,7 +237,7 @@ def _ask(url: str, offset: int, version: str | None, timeout: float) -> Any:
             headers["If-Range"] = version
     request = urllib.request.Request(url, headers=headers)
     try:
-        return urllib.request.urlopen(request, timeout=timeout)
+        return opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if offset and error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return error  # it has the form of an answer as well

@@ -200,7 +200,7 @@ def _(folder: Path) -> Deed:
     return lambda: CocoInstances(root, "val", class_names=("spoon",))
 
 
-@case("address that is no address", ValueError, "http:// or https://", "file:///etc/passwd")
+@case("address that is no address", ValueError, "starts with https://", "file:///etc/passwd")
 def _(folder: Path) -> Deed:
     return lambda: download(["file:///etc/passwd"], folder / "archive.tar")
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from pmms.addresses import check_address
 from pmms.datasets.prepare_plan import DOWNLOADS, Say, check_room, plan, size_text
 from pmms.datasets.sources import Source, in_folder, mirrored
 from pmms.download import ChecksumError, DownloadError, download, verify
@@ -89,14 +90,13 @@ def prepare(
         ChecksumError: a given file, or one that came, is not the expected one.
         FileNotFoundError: ``given`` does not exist.
         FileExistsError: something that was not prepared here, or is incomplete, is in the way.
-        ValueError: a damaged archive, or a mirror that is neither http nor https.
+        ValueError: a damaged archive, or a mirror that is not https.
         OSError: too little room on the disk, found out before anything is fetched.
     """
     if given is not None and not given.is_dir():
         raise FileNotFoundError(f"there is no folder {given} to take archives from")
     if mirror is not None:
-        if not mirror.startswith(("http://", "https://")):
-            raise ValueError(f"expected an address that starts with http:// or https://: {mirror}")
+        check_address(mirror)
         parts = [replace(part, sources=mirrored(part.sources, mirror)) for part in parts]
     if not _open_work(parts, root) and (keep_archives or not _left_over(parts, root)):
         say(_nothing_to_do(parts, root))

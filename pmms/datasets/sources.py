@@ -38,8 +38,7 @@ VOC = Source(
     "VOCtrainval_11-May-2012.tar",
     (
         "https://thor.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar",
-        "http://pjreddie.com/media/files/VOCtrainval_11-May-2012.tar",
+        "https://pjreddie.com/media/files/VOCtrainval_11-May-2012.tar",
     ),
     1_999_639_040,
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
@@ -53,8 +52,6 @@ SBD = Source(
     "benchmark.tgz",
     (
         "https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/"
-        "benchmark.tgz",
-        "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/"
         "benchmark.tgz",
     ),
     1_419_539_633,
@@ -94,10 +91,7 @@ PASCAL = (*LISTS, VOC, SBD)
 def _coco(name: str, size: int, unpacked: int, sha256: str) -> Source:
     folder = "annotations" if name.startswith("annotations") else "zips"
     # images.cocodataset.org has no certificate of its own; the bucket behind it does.
-    urls = (
-        f"https://s3.amazonaws.com/images.cocodataset.org/{folder}/{name}",
-        f"http://images.cocodataset.org/{folder}/{name}",
-    )
+    urls = (f"https://s3.amazonaws.com/images.cocodataset.org/{folder}/{name}",)
     origin = "tensorflow/datasets, url_checksums/coco.txt"
     return Source(name, urls, size, sha256, unpacked, origin)
 
