@@ -86,7 +86,7 @@ def part_objects(
     taken: dict[int, int] = {}
     for image in range(len(data)):
         features = bank.features[image, 0].float()
-        size = features.shape[1:]
+        size = (features.shape[1], features.shape[2])
         parts = F.interpolate(data.parts(image)[None, None].float(), size=size)[0, 0].long()
         for class_id in sorted(data.classes_in(image)):
             mask = (bank.labels[image, 0] == class_id).float()[None, None]
@@ -157,7 +157,10 @@ def assign_by_reference(one: PartObject, name: str, *, seed: int) -> np.ndarray:
     """As many groups as ``DEFAULT`` has prototypes, without a look at the features."""
     if name == "random":
         return np.random.default_rng(seed).integers(DEFAULT["k"], size=len(one.parts))
-    return KMeans(DEFAULT["k"], n_init=1, random_state=seed).fit_predict(one.positions.numpy())
+    groups: np.ndarray = KMeans(DEFAULT["k"], n_init=1, random_state=seed).fit_predict(
+        one.positions.numpy()
+    )
+    return groups
 
 
 def agreement_record(
