@@ -109,7 +109,8 @@ def built(folder: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> Page:
     (source / "index.md").write_text(
         "# Book\n\nText.\n\n```{toctree}\nnotebooks/chapter\n```\n", encoding="utf-8"
     )
-    command = [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", source, folder / "html"]
+    python = [sys.executable, "-W", "error:::launch"]
+    command = [*python, "-m", "sphinx", "-W", "-q", "-b", "html", source, folder / "html"]
     subprocess.run(command, check=True, timeout=120)
     assert "launch-line" not in (folder / "html" / "index.html").read_text("utf-8")
     return Page(folder / "html" / "notebooks" / "chapter.html")

@@ -85,7 +85,7 @@ def theme_options(address: str) -> dict[str, Any]:
 def add_launch_line(app: Sphinx, doctree: nodes.document) -> None:
     """Put a line with the links below the title of a chapter."""
     page, address = app.env.docname, app.config.repository
-    if not page.startswith("notebooks/") or not app.env.doc2path(page).endswith(".ipynb"):
+    if not page.startswith("notebooks/") or Path(app.env.doc2path(page)).suffix != ".ipynb":
         return
     links = launch_links(address, f"{page}.ipynb")
     title = next(iter(doctree.findall(nodes.title)), None)
