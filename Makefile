@@ -58,7 +58,7 @@ copy:
 	@mkdir -p "$(BUILD)" && cp -R $(COPIED) "$(BUILD)/" && chmod -R u+w "$(BUILD)"
 
 else
-.PHONY: help setup book html notebooks tables models test test-oldest lint kills lab explore bench clean
+.PHONY: help setup book html notebooks tables models test test-oldest lint kills search coverage audit lab explore bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -120,6 +120,20 @@ test-oldest:  ## package tests with the oldest versions allowed, in .venv-oldest
 	  -c .venv-oldest/constraints.txt -e ".[$(EXTRAS)]"
 	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
+search: $(READY)  ## properties on 20 times as many examples, 10,000 random episodes
+	PMMS_SEARCH=20 PMMS_EPISODES=10000 $(PY) -m pytest --timeout 7200 \
+	  tests/test_properties_numbers.py tests/test_properties_data.py tests/test_random_episodes.py
+
+coverage: $(READY)  ## which lines of the package the tests run; 95 % at least
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -n $(WORKERS) --dist loadfile
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+
+audit: $(READY)  ## known vulnerabilities of the pinned versions; needs a connection to pypi.org
+	$(PY) -m pip install --quiet pip-audit
+	$(PY) -m pip_audit --strict --disable-pip --no-deps -r constraints.txt
+
 kills: $(READY)  ## kill training, test, preparation and sweep at thirty moments each, and compare
 	$(PY) tests/kill_points.py
 
@@ -140,6 +154,6 @@ bench: $(READY)  ## run the benchmarks
 	  echo "no benchmark: benchmarks/bench_*.py names no file")
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
-	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +
 endif
