@@ -26,7 +26,7 @@ from pmms.rendering import NONE, NOT_RUN, Sheet, signed
 from pmms.results import RunRecord
 
 LEAST = 3
-"""Differences that a verdict needs."""
+"""Differences that an interval and a verdict need."""
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 
@@ -80,8 +80,11 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Ends of the 95 % t interval of the mean; None for fewer than two differences."""
-        if len(self.all_values) < 2:
+        """Ends of the 95 % t interval of the mean; None for fewer than ``LEAST`` differences.
+
+        With two it would be 13 times as wide as their distance is.
+        """
+        if len(self.all_values) < LEAST:
             return None
         found = t_interval(self.all_values, over="pairs")
         return found.low, found.high
