@@ -24,13 +24,6 @@ _HOPPER = (
     (100, 100), (3, 100), (4, 90), (6, 75), (9, 64), (20, 60), (33, 57), (39, 53), (40, 50),
     (37, 49), (33, 45), (31, 40), (30, 33), (31, 28), (30, 24), (32, 17), (35, 15), (34, 10),
 )  # fmt: skip
-_MOTORBIKE = (
-    (14, 42), (19, 32), (25, 32), (33, 35), (40, 37), (48, 38), (52, 34), (60, 34), (67, 29),
-    (66, 21), (69, 17), (72, 23), (76, 27), (74, 35), (70, 38), (73, 53), (80, 53), (87, 62),
-    (89, 68), (92, 81), (90, 89), (85, 90), (78, 86), (72, 75), (69, 65), (65, 68), (60, 73),
-    (46, 74), (46, 87), (43, 86), (44, 75), (38, 74), (33, 79), (25, 80), (19, 74), (16, 65),
-    (16, 54), (17, 48), (14, 47),
-)  # fmt: skip
 _CAT = (
     (8, 0), (89, 0), (87, 8), (79, 20), (81, 37), (79, 53), (73, 67), (77, 77), (85, 90), (89, 100),
     (0, 100), (0, 50), (7, 40),
@@ -111,18 +104,6 @@ def portraits() -> Pair:
     truth = polygon_mask(_shares(_HOPPER), hopper).astype(np.uint8)
     mask = polygon_mask(_shares(_COLLINS), collins)
     return Pair("person, two portraits", collins, mask, hopper, truth)
-
-
-def motorbike() -> Pair:
-    """A stereo pair of photographs from scikit-image: support from the left, query from the right.
-
-    Scharstein et al., "High-resolution stereo datasets with subpixel-accurate ground truth", GCPR
-    2014. The mask was drawn by hand.
-    """
-    from skimage.data import stereo_motorcycle
-
-    left, right, _ = stereo_motorcycle()
-    return Pair("motorbike, photographs", left, polygon_mask(_shares(_MOTORBIKE), left), right)
 
 
 def cat() -> Pair:
