@@ -40,22 +40,24 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 def train_command(options: argparse.Namespace) -> None:
     """Train one model and write it to a file."""
-    from pmms.checkpoints import save_model
+    from pmms.checkpoints import check_ending, save_model
     from pmms.data import load_data
     from pmms.distributed import Team
     from pmms.experiment import new_model, prepare_images, train_model
+    from pmms.files import check_writable
     from pmms.together import say
 
     config = _config(options)
     where = _where(options)
+    folder = Path(options.runs) / config.training_name
+    out = check_ending(options.out or folder / "model.safetensors")
+    check_writable(out.parent)
     data = load_data(config.data, cache=options.cache)
     model = new_model(config)
     images = prepare_images(config, data, model.backbone, cache=options.cache, **where)
-    folder = Path(options.runs) / config.training_name
     history = train_model(
         config, model, data, images, folder=folder, tensorboard=options.tensorboard, **where
     )
-    out = Path(options.out) if options.out else folder / "model.safetensors"
     if Team(options.fabric).chief:
         save_model(model, out, size=config.data.test_size, parameters=config.flat())
     say(

@@ -23,6 +23,14 @@ FORMAT = "pmms-model-1"
 BACKBONE = "backbone."
 
 
+def check_ending(path: Path | str) -> Path:
+    """The path of a model file; ValueError if it does not end in ".safetensors"."""
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"a model file ends in .safetensors, got {path.name!r}")
+    return path
+
+
 def save_model(
     model: FewShotSegmenter, path: Path | str, *, size: int, backbone: bool = True, **notes: Any
 ) -> Path:
@@ -39,9 +47,7 @@ def save_model(
     Raises:
         ValueError: for another ending.
     """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"a model file ends in .safetensors, got {path.name!r}")
+    path = check_ending(path)
     tensors = {
         name: value.detach().cpu().contiguous()
         for name, value in model.state_dict().items()

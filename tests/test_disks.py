@@ -13,6 +13,7 @@ from bad_input import listing
 from fakes import TinyBackbone, fake_dataset, tiny_model
 
 from pmms import experiment
+from pmms.__main__ import main
 from pmms.checkpoints import save_model
 from pmms.config import run_config
 from pmms.episodes import EpisodeSampler
@@ -188,6 +189,25 @@ def test_a_run_looks_at_its_folders_before_it_works(
     folders = {"results": tmp_path / "results", option: tmp_path / "file"}
     with pytest.raises(OSError, match="a file is where a folder is needed"):
         experiment.run(run_config("mini"), **folders)
+
+
+@pytest.mark.parametrize(
+    "out, message", [("file/m.safetensors", "a file is where a folder is needed"),
+                     ("m.pth", "ends in .safetensors")],
+)  # fmt: skip
+def test_the_command_line_looks_where_the_model_goes_before_it_trains(
+    out: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("pmms.data.load_data", None)
+    options = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / out)]
+    assert main(["train", *options]) == 2
+    assert message in capsys.readouterr().err
+    assert listing(tmp_path).keys() == {"file"}
 
 
 def test_the_weights_before_a_full_disk_are_gone_on_from(

@@ -31,7 +31,7 @@ import pmms  # noqa: E402, F401  (before torchvision)
 import run_notebooks  # noqa: E402
 import sweep  # noqa: E402
 from pmms.config import RunConfig, run_config  # noqa: E402
-from pmms.files import write_atomically  # noqa: E402
+from pmms.files import check_writable, write_atomically  # noqa: E402
 from pmms.results import RunRecord, environment, load_record  # noqa: E402
 
 NOTEBOOK = ROOT / "notebooks" / "09_full_training.ipynb"
@@ -63,6 +63,7 @@ def make_record(profile: str, parameters: dict[str, Any], places: Places) -> boo
             load_record(path)  # refuses what is no record
             print(f"{path} exists; nothing to do")
             return True
+        check_writable(places.results)  # before hours of work, not after them
         notebook = places.output / f"{config.name}.ipynb"
         staged = places.output / path.name
         staged.unlink(missing_ok=True)
