@@ -1,0 +1,51 @@
+"""The page on trust names tests and commands that exist, and bounds that the tests hold."""
+
+import re
+from pathlib import Path
+
+import test_bad_input_data
+import test_bad_input_files
+import test_bad_input_numbers
+import test_bad_input_pictures
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "book" / "trust.md").read_text("utf-8")
+TABLES = (
+    test_bad_input_data,
+    test_bad_input_files,
+    test_bad_input_numbers,
+    test_bad_input_pictures,
+)
+
+
+def test_named_tests_exist() -> None:
+    named = set(re.findall(r"`(test_\w+\.py)`", PAGE))
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / "tests" / name).is_file()] == []
+    assert {f"{table.__name__}.py" for table in TABLES} <= named
+
+
+def test_named_commands_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)`", PAGE))
+    assert {"search", "kills", "coverage", "audit"} <= named <= targets
+
+
+def test_the_tables_of_bad_input_are_long_and_name_every_case_once() -> None:
+    names = [case.name for table in TABLES for case in table.case.cases]
+    assert len(set(names)) == len(names) >= 60
+
+
+def test_bounds_on_the_page_are_those_of_the_tests() -> None:
+    tests = (ROOT / "tests" / "test_properties_numbers.py").read_text("utf-8")
+    for on_page, in_tests in (
+        (r"$4 \cdot 10^{-7} (1 + \kappa)$", "< 4e-7 * (1 + kappa)"),
+        (r"$10^{-3}$ nats", "/ n < 1e-3"),
+        (r"$2^{-9} \kappa$", "<= kappa * 2**-9"),
+        ("0.1 to 100", "kappa=st.floats(0.1, 100)"),
+    ):
+        assert on_page in PAGE
+        assert in_tests in tests
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    assert "PMMS_SEARCH=20 PMMS_EPISODES=10000" in makefile
+    assert "fail_under = 95" in (ROOT / "pyproject.toml").read_text("utf-8")
