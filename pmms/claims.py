@@ -21,12 +21,9 @@ from scipy import stats
 
 from pmms.comparison import Comparison, compare
 from pmms.grid_rows import Table
-from pmms.intervals import CONFIDENCE, t_interval
+from pmms.intervals import CONFIDENCE, LEAST, t_interval
 from pmms.rendering import NONE, NOT_RUN, Sheet, signed
 from pmms.results import RunRecord
-
-LEAST = 3
-"""Differences that an interval and a verdict need."""
 
 Verdict = Literal["holds", "does not hold", "undecided", "not run"]
 
@@ -82,7 +79,7 @@ class Finding:
     def interval(self) -> tuple[float, float] | None:
         """Ends of the 95 % t interval of the mean; None for fewer than ``LEAST`` differences.
 
-        With two it would be 13 times as wide as their distance is.
+        See :mod:`pmms.intervals`.
         """
         if len(self.all_values) < LEAST:
             return None

@@ -23,7 +23,7 @@ from typing import Any
 from pmms.data import DataConfig
 from pmms.grid import tables
 from pmms.grid_rows import Row, Table
-from pmms.intervals import Interval, mean_interval, t_interval
+from pmms.intervals import LEAST, Interval, mean_interval, t_interval
 from pmms.protocols import Protocol
 from pmms.results import RunRecord, load_record
 
@@ -39,7 +39,7 @@ TEST_DATA = (
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean of paired differences, percent points; the interval is None with a single pair."""
+    """Mean of paired differences, percent points; no interval with one or two of them."""
 
     mean: float
     interval: Interval | None
@@ -228,7 +228,7 @@ def _result(
         folds=folds,
         mean=statistics.fmean(of_seeds) if whole else None,
         interval=_interval(table, runs, whole, of_seeds, distinct=len(wanted)),
-        difference=None if row.label == table.against else _difference(row, runs, against),
+        difference=None if row.label == table.against else _difference(table, row, runs, against),
         runs=len(wanted) - len(missing),
         wanted=len(wanted),
         missing=tuple(missing),
@@ -241,22 +241,31 @@ def _interval(
 ) -> Interval | None:
     repeated = distinct == len(table.folds)  # the same runs for every seed: no spread to speak of
     if len(whole) > 1 and not repeated:
-        return t_interval(of_seeds, over="seeds")
+        return t_interval(of_seeds, over="seeds") if len(whole) >= LEAST else None
     if not whole or table.first_episodes:
         return None
     of_folds = [runs[whole[0], fold][1] for fold in table.folds]
     return mean_interval(of_seeds[0], of_folds)
 
 
-def _difference(row: Row, runs: Scores, against: Scores) -> Difference | None:
+def _difference(table: Table, row: Row, runs: Scores, against: Scores) -> Difference | None:
     shared = sorted(runs.keys() & against.keys())
     if not shared or not row.paired:
         return None
     differences = [runs[key][0] - against[key][0] for key in shared]
+    if table.seed_name == "em_seed":  # the same images and weights: starts are no samples of them
+        folds = dict.fromkeys(fold for _, fold in shared)
+        differences = [
+            statistics.fmean(
+                d for d, key in zip(differences, shared, strict=True) if key[1] == fold
+            )
+            for fold in folds
+        ]
+    count = len(differences)
     return Difference(
         mean=statistics.fmean(differences),
-        interval=t_interval(differences, over="pairs") if len(shared) > 1 else None,
-        pairs=len(shared),
+        interval=t_interval(differences, over="pairs") if count >= LEAST else None,
+        pairs=count,
     )
 
 

@@ -9,6 +9,8 @@ from typing import Literal
 from scipy import stats
 
 CONFIDENCE = 0.95
+LEAST = 3
+"""Values that an interval of a mean takes: with two it is 13 times as wide as they lie apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +24,13 @@ class Interval:
 
 
 def t_interval(values: Sequence[float], *, over: Literal["seeds", "pairs"]) -> Interval:
-    """The t interval of the mean of two or more values.
+    """The t interval of the mean of some values.
 
     Raises:
-        ValueError: for fewer than two values.
+        ValueError: for fewer than ``LEAST`` values.
     """
-    if len(values) < 2:
-        raise ValueError(f"an interval needs two values at least, got {len(values)}")
+    if len(values) < LEAST:
+        raise ValueError(f"an interval needs {LEAST} values at least, got {len(values)}")
     mean = statistics.fmean(values)
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
     return Interval(low=mean - half, high=mean + half, over=over, count=len(values))

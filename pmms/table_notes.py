@@ -70,6 +70,8 @@ def _intervals(comparison: Comparison) -> list[str]:
     if differences:
         same = "the same fold, seed and episodes"
         sentences.append(f"Differences are of pairs of runs with {same}.")
+        if comparison.table.seed_name == "em_seed" and len(comparison.table.seeds) > 1:
+            sentences.append("Those of one fold are averaged first and count as one pair.")
     if any(difference.interval for difference in differences):
         sentences.append("± at a difference: 95 % t interval over the pairs.")
     return sentences
