@@ -24,7 +24,7 @@ from pmms.rendering import (
 from pmms.results import load_record
 from pmms.size_table import size_sheet
 
-PAGES = ("README.md", "book/tables.md", "book/protocols.md")
+PAGES = ("README.md", "book/tables.md", "book/protocols.md", "book/trust.md")
 """Files with marked places, from the root of the repository."""
 
 
