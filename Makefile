@@ -120,9 +120,12 @@ test-oldest:  ## package tests with the oldest versions allowed, in .venv-oldest
 	  -c .venv-oldest/constraints.txt -e ".[$(EXTRAS)]"
 	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile
 
+# Tests that use tests/searching.py, and the random episodes.
+SEARCHING = $(addprefix tests/test_,$(addsuffix .py,properties_numbers properties_data mixture heads \
+  prototypes seeding metrics episodes transforms random_episodes))
+
 search: $(READY)  ## properties on 20 times as many examples, 10,000 random episodes
-	PMMS_SEARCH=20 PMMS_EPISODES=10000 $(PY) -m pytest --timeout 7200 \
-	  tests/test_properties_numbers.py tests/test_properties_data.py tests/test_random_episodes.py
+	PMMS_SEARCH=20 PMMS_EPISODES=10000 $(PY) -m pytest --timeout 7200 $(SEARCHING)
 
 coverage: $(READY)  ## which lines of the package the tests run; 95 % at least
 	$(PY) -m coverage erase

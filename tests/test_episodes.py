@@ -6,8 +6,9 @@ from dataclasses import fields
 import pytest
 import torch
 from fakes import FakeDataset, fake_dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import examples
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -40,7 +41,7 @@ def test_mix_is_the_documented_hash():
     assert mix(0, 0) == int.from_bytes(first_bytes, "little") // 2
 
 
-@settings(deadline=None)
+@examples(100)
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=4))
 def test_mix_stays_in_the_range_of_torch_seeds(numbers):
     assert 0 <= mix(*numbers) < 2**63
@@ -63,7 +64,7 @@ def test_mix_refuses_what_is_no_integer_of_64_bits(number):
         EpisodeSampler(fake_dataset(), [1], seed=number)
 
 
-@settings(deadline=None, max_examples=60)
+@examples(60)
 @given(st.integers(-(2**63), 2**63 - 1), st.integers(1, 5), st.integers(0, 199))
 def test_support_repeats_nothing_and_never_holds_the_query(seed, shots, index):
     dataset = fake_dataset(36)

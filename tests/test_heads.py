@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import examples
 from torch import Tensor, nn
 
 from pmms.heads import ASPP, BlockStyle, ConvBlock, PConv, PMatch, ResidualRefinement
 from pmms.mixture import fit_mixture, responsibilities
 
 GOLDEN = Path(__file__).parent / "golden" / "em_pconv.npz"
-PROPERTY = settings(max_examples=60)
+PROPERTY = examples(60)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import examples
 from sklearn.metrics import jaccard_score
 from torch import Tensor
 
@@ -71,7 +72,7 @@ masks = st.integers(1, 4).flatmap(
 )
 
 
-@settings(deadline=None)
+@examples(100)
 @given(masks)
 def test_counts_add_up_to_the_judged_pixels(pair):
     prediction, target = (torch.tensor(m).reshape(-1, 5, 6) for m in pair)
@@ -83,7 +84,7 @@ def test_counts_add_up_to_the_judged_pixels(pair):
     assert (neither <= background).all()
 
 
-@settings(deadline=None)
+@examples(100)
 @given(masks)
 def test_counts_agree_with_scikit_learn(pair):
     prediction, target = (torch.tensor(m).reshape(-1, 5, 6) for m in pair)
@@ -97,7 +98,7 @@ def test_counts_agree_with_scikit_learn(pair):
             assert float(row[2] / row[3]) == pytest.approx(expected)
 
 
-@settings(deadline=None)
+@examples(100)
 @given(masks)
 def test_swapping_foreground_and_background_swaps_the_columns(pair):
     prediction, target = (torch.tensor(m).reshape(-1, 5, 6) for m in pair)
@@ -218,7 +219,7 @@ def test_interval_depends_on_the_seed_alone():
     assert (np.random.get_state()[1] == state).all()  # noqa: NPY002
 
 
-@settings(deadline=None, max_examples=50)
+@examples(50)
 @given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 10_000))
 def test_scores_stay_in_range_and_ignore_the_order(n, classes, seed):
     ids, counts = random_episodes(n, min(n, classes), seed)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment, minimize_scalar
 from scipy.stats import multivariate_normal, ortho_group, vonmises_fisher
+from searching import examples
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
@@ -30,7 +31,7 @@ from pmms.mixture import (
 from pmms.seeding import random_directions
 
 GOLDEN = Path(__file__).parent / "golden" / "em_pconv.npz"
-PROPERTY = settings(max_examples=40)
+PROPERTY = examples(40)
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import examples
 from torch import Tensor
 
 from pmms.densities import Kernel
@@ -16,7 +17,7 @@ from pmms.heads import PConv
 from pmms.mixture import fit_mixture
 from pmms.prototypes import PrototypeMixture, Samples, partition_samples
 
-PROPERTY = settings(max_examples=40)
+PROPERTY = examples(40)
 
 
 @pytest.fixture(autouse=True)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import examples
 
 from pmms.densities import KERNELS, Kernel
 from pmms.seeding import kmeans_plus_plus, random_directions, random_uniforms
@@ -24,7 +25,7 @@ def test_random_directions_are_uniform_unit_vectors() -> None:
         assert (values - torch.linspace(-1, 1, 20_000)).abs().max() < 0.03
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     n=st.integers(1, 30),
     k=st.integers(1, 8),

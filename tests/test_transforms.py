@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import examples
 from torch import Tensor
 
 from pmms.transforms import EvalTransform, TrainTransform
@@ -112,7 +113,7 @@ def test_train_keeps_image_and_mask_registered(height, width):
         assert overlap(image, mask) > 0.9
 
 
-@settings(deadline=None, max_examples=40)
+@examples(40)
 @given(st.integers(0, 2**63 - 1), st.integers(8, 90), st.integers(8, 90))
 def test_masks_never_gain_a_label(seed, height, width):
     generator = np.random.default_rng(seed)

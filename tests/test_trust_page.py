@@ -49,3 +49,14 @@ def test_bounds_on_the_page_are_those_of_the_tests() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert "PMMS_SEARCH=20 PMMS_EPISODES=10000" in makefile
     assert "fail_under = 95" in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def test_make_search_takes_every_test_that_searches() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    (names,) = re.findall(r"^SEARCHING = .*\.py,((?:.|\\\n)*?)\)\)$", makefile, re.MULTILINE)
+    searching = [
+        path.stem.removeprefix("test_")
+        for path in (ROOT / "tests").glob("test_*.py")
+        if re.search(r"^from searching import", path.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert sorted([*searching, "random_episodes"]) == sorted(names.replace("\\", "").split())
