@@ -132,7 +132,7 @@ def test_several_processes_do_the_same_command(
     assert main(words) == 0
     ((function, arguments), options) = started[0]
     assert options == {"devices": 2, "nodes": 1, "device": "cpu"}
-    first, second = SimpleNamespace(global_rank=0), SimpleNamespace(global_rank=1)
+    first, second = (SimpleNamespace(global_rank=rank, world_size=2) for rank in (0, 1))
     for fabric in (first, second):  # what each of them does
         with pytest.raises(FileNotFoundError, match="no model at"):
             function(fabric, arguments)
