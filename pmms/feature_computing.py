@@ -17,7 +17,7 @@ from pmms.backbones import Backbone, weights_digest
 from pmms.datasets.base import SegmentationDataset
 from pmms.episodes import mix
 from pmms.features import FeatureBank
-from pmms.files import check_writable, replacing
+from pmms.files import check_writable, folder_beside, replacing
 from pmms.progress import progress_bar
 from pmms.transforms import EvalTransform, TrainTransform
 
@@ -106,7 +106,9 @@ def _options(backbone: Backbone) -> str:
 
 def _save(content: dict[str, Tensor], path: Path) -> None:
     try:
-        save_file(content, path)
+        with folder_beside(path) as folder:
+            save_file(content, folder / "content")
+            os.replace(folder / "content", path)
     except SafetensorError as error:
         # It comes without the number of the system's error.
         needed = sum(tensor.nbytes for tensor in content.values())

@@ -4,6 +4,7 @@ import errno
 import glob
 import os
 import platform
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +70,20 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
+def folder_beside(part: Path) -> Iterator[Path]:
+    """A folder for the writer of a name of :func:`replacing`: for a library that makes files of its
+    own beside the one it is told to write. It goes with the block, or is cleared as ``part`` is.
+    """
+    begin, *writer = part.name.rsplit("-", 2)
+    folder = part.with_name("-".join([begin, "folder", *writer]))
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def _remedies_told(path: Path) -> Iterator[None]:
     """Errors of the file system that a person can do something about say what."""
     try:
@@ -88,7 +103,10 @@ def _clear_after_killed(path: Path) -> None:
     for part in path.parent.glob(f"{begins}*-*"):
         pid = part.name.split("-")[-2]
         if pid.isdecimal() and not _alive(int(pid)):
-            part.unlink(missing_ok=True)
+            if part.is_dir():
+                shutil.rmtree(part, ignore_errors=True)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:

@@ -12,7 +12,7 @@ import torch
 from bad_input import listing
 from fakes import TinyBackbone, fake_dataset, tiny_model
 
-from pmms import experiment
+from pmms import experiment, feature_computing
 from pmms.__main__ import main
 from pmms.checkpoints import save_model
 from pmms.config import run_config
@@ -164,6 +164,31 @@ def test_what_was_there_survives_a_full_disk(
         write_if_changed(path, b"new")
     assert listing(tmp_path).keys() == {"kept"}
     assert path.read_bytes() == b"old"
+
+
+def test_what_a_killed_process_left_of_kept_features_is_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """safetensors makes a file of its own beside the one it writes."""
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    parts: list[Path] = []
+    real = feature_computing.save_file
+
+    def killed(content: object, path: Path) -> None:
+        begin, _, thread = path.parent.name.rsplit("-", 2)
+        parts.append(path.with_name(".tmpA1b2C3"))
+        parts[0].write_bytes(b"half")
+        path.parent.rename(path.parent.with_name(f"{begin}-{dead.pid}-{thread}"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(feature_computing, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        _keep_features(tmp_path)
+    assert [path.name for path in tmp_path.rglob(".tmp*")] == [".tmpA1b2C3"]
+    monkeypatch.setattr(feature_computing, "save_file", real)
+    _keep_features(tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".safetensors"]
 
 
 def test_an_error_without_a_remedy_stays_what_it_is(
