@@ -23,12 +23,15 @@ language = "en"
 
 extensions = [
     "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
     "sphinx_copybutton",
     "sphinx_design",
     "sphinx_exercise",
     "sphinx_togglebutton",
     "sphinxcontrib.bibtex",
     "book_extension",
+    "exercises",
     "launch",
 ]
 exclude_patterns = ["_ext", "**.ipynb_checkpoints"]
@@ -64,6 +67,9 @@ mathjax3_config = {
     },
     "options": {"enableMenu": False},
 }
+
+autodoc_typehints = "none"  # docstrings give shapes and types
+napoleon_use_ivar = True
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_default_style = "alpha"
