@@ -30,7 +30,8 @@ def test_exercises_stand_without_what_is_around_them(tmp_path: Path) -> None:
         (
             "markdown",
             "## What to remember\n\nThis.\n\n## Exercises\n\n"
-            "**1.** See [b](../b.md#x), [c](02_c.ipynb), [d](https://d.org).\n\n```{dropdown} Solution\nYes.\n```\n\n## Sources\n\nNone.",
+            "**1.** See [b](../b.md#x), [c](02_c.ipynb), [d](https://d.org).\n\n"
+            "```{dropdown} Solution\nYes.\n```\n\n## Sources\n\nNone.",
         ),
     ]
     notebook = {"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells]}
