@@ -47,14 +47,15 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Make a folder if it is not there, and raise OSError if no file can be made in it.
+    """Raise OSError if no file can be made in a folder, or the folder itself cannot be made.
 
-    Called before long work whose result goes there.
+    Called before long work whose result goes there; leaves nothing.
     """
-    with _remedies_told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    with _remedies_told(folder), TemporaryFile(dir=there):
+        pass
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -50,6 +50,7 @@ def alone_in(
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     if chief:
         check_writable(folder.parent)
+        folder.parent.mkdir(parents=True, exist_ok=True)
     told = False
     while not agreed(not chief or _acquired(lock)):
         if chief and not told:

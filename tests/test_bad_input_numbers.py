@@ -144,7 +144,6 @@ class _Broken(TinyBackbone):
 @case("kept features of NaN", ValueError, "NaN or infinite", "backbone")
 def _(folder: Path) -> Deed:
     cache = folder / "cache"
-    cache.mkdir()
     return lambda: feature_bank(fake_dataset(), _Broken(), size=32, cache=cache)
 
 

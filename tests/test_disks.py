@@ -18,7 +18,7 @@ from pmms.checkpoints import save_model
 from pmms.config import run_config
 from pmms.episodes import EpisodeSampler
 from pmms.feature_computing import feature_bank
-from pmms.files import write_atomically, write_if_changed
+from pmms.files import check_writable, write_atomically, write_if_changed
 from pmms.results import RunRecord
 from pmms.train_config import TrainConfig
 from pmms.training import train
@@ -148,6 +148,12 @@ def test_a_file_where_the_folder_should_be(save: Save, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="a file is where a folder is needed: choose another folder"):
         save(tmp_path / "results")
     assert listing(tmp_path) == before
+
+
+def test_looking_at_a_folder_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a" / "b")
+    check_writable(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_there_survives_a_full_disk(
