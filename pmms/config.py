@@ -250,7 +250,7 @@ def _fit_protocol(values: dict[str, dict[str, Any]], *, given: set[str]) -> None
     """
     data, chosen = values["data"], values["protocol"]
     chosen["form"] = "coco" if data.get("dataset") == "coco" else "pascal"
-    preset = Protocol(name=chosen.get("name", "ours"), form=chosen["form"])
+    preset = _build("protocol", {"name": chosen.get("name", "ours"), "form": chosen["form"]})
     if preset.size is not None and "test_size" in given:
         chosen["size"] = data["test_size"]
     elif preset.size is not None:

@@ -201,7 +201,7 @@ _PARAMETERS: dict[str, _Given] = {
     "a profile that does not exist": ({"profile": "huge"}, ValueError, ("one of mini, paper",)),
     "a model that does not exist": ({"model": "unet"}, ValueError, ("one of", "rpmms", "unet")),
     "a protocol of almost that name": (
-        {"protocol": "Authors"}, ValueError, ("must be 'authors'", "or unlike it"),
+        {"protocol": "Authors"}, ValueError, ("protocol must be 'authors'", "or unlike it"),
     ),
     "a fold of no data set": ({"fold": 4}, ValueError, ("from 0 to 3", "4")),
     "no prototypes": ({"k": 0}, ValueError, ("k must be", "whole number(s) >= 1")),
