@@ -58,7 +58,7 @@ copy:
 	@mkdir -p "$(BUILD)" && cp -R $(COPIED) "$(BUILD)/" && chmod -R u+w "$(BUILD)"
 
 else
-.PHONY: help setup book html notebooks tables models test test-oldest lint kills search coverage audit lab explore bench clean
+.PHONY: help setup book html notebooks tables models test test-oldest lint kills fresh search coverage audit lab explore bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -111,14 +111,16 @@ test: $(READY)  ## package tests, then every notebook run again and compared wit
 	  --nbval-sanitize-with book/tools/nbval_sanitize.cfg --nbval-cell-timeout 1800 \
 	  --timeout 1900 $(NOTEBOOKS),@echo "no notebook to test")
 
-# Its own environment: the versions are those of pyproject.toml's lower bounds.
+# Its own environment: the versions are those of pyproject.toml's lower bounds. Old libraries warn of
+# newer ones; that is not ours to mend.
 test-oldest:  ## package tests with the oldest versions allowed, in .venv-oldest
 	test -x .venv-oldest/bin/python || "$(PYTHON)" -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet packaging
 	.venv-oldest/bin/python tests/oldest_versions.py > .venv-oldest/constraints.txt
 	.venv-oldest/bin/python -m pip install --disable-pip-version-check \
 	  -c .venv-oldest/constraints.txt -e ".[$(EXTRAS)]"
-	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) --dist loadfile \
+	  -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
 # Tests that use tests/searching.py, and the random episodes.
 SEARCHING = $(addprefix tests/test_,$(addsuffix .py,properties_numbers properties_data mixture heads \
@@ -139,6 +141,9 @@ audit: $(READY)  ## known vulnerabilities of the pinned versions; needs a connec
 
 kills: $(READY)  ## kill training, test, preparation and sweep at thirty moments each, and compare
 	$(PY) tests/kill_points.py
+
+fresh: $(READY)  ## make book and make test as a new user, from a source distribution; as root
+	PYTHON=$(PY) tests/clean_machine.sh
 
 lint: $(READY)  ## ruff on code and notebooks, types of the package, notebooks clean
 	$(PY) -m ruff check .
