@@ -91,10 +91,10 @@ def test_counts_agree_with_scikit_learn(pair):
     for row, p, t in zip(episode_counts(prediction, target), prediction, target, strict=True):
         valid = t != 255
         if row[1] > 0:
-            expected = jaccard_score(t[valid], p[valid], pos_label=1)
+            expected = jaccard_score(t[valid].numpy(), p[valid].numpy(), pos_label=1)
             assert float(row[0] / row[1]) == pytest.approx(expected)
         if row[3] > 0:
-            expected = jaccard_score(t[valid], p[valid], pos_label=0)
+            expected = jaccard_score(t[valid].numpy(), p[valid].numpy(), pos_label=0)
             assert float(row[2] / row[3]) == pytest.approx(expected)
 
 
