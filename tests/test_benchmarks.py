@@ -230,7 +230,8 @@ def trained(steps: int, *, kept: bool) -> Callable[[], object]:
 @pytest.mark.parametrize("kept", [True, False])
 def test_no_training_step_takes_more_memory_than_those_before(kept: bool) -> None:
     few, many = trained(6, kept=kept), trained(18, kept=kept)
-    assert abs(peak(many) - peak(few)) < 12 * 100
+    few()  # what is made once in a process
+    assert peak(many) - peak(few) < 12 * 100
 
 
 def test_no_training_step_leaves_python_objects(monkeypatch: pytest.MonkeyPatch) -> None:
