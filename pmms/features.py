@@ -66,7 +66,7 @@ class FeatureBank:
         self.labels = labels
         self.sizes = sizes
         self.keep_aspect = keep_aspect
-        self._areas: dict[int, Tensor] = {}
+        self._good_views: dict[tuple[int, int], list[int]] = {}
         self._originals: dict[int, Tensor] = {}
         self._original_bytes = 0
 
@@ -152,10 +152,11 @@ class FeatureBank:
     def _view(self, image: int, class_id: int, rng: random.Random | None) -> int:
         if rng is None or self.labels.shape[1] == 1:
             return 0
-        if class_id not in self._areas:
-            self._areas[class_id] = (self.labels == class_id).sum(dim=(2, 3))
-        area = self._areas[class_id][image]
-        good = (area >= VISIBLE * area[0]).nonzero().flatten().tolist()
+        good = self._good_views.get((image, class_id))
+        if good is None:
+            area = (self.labels[image] == class_id).flatten(1).count_nonzero(dim=1)
+            good = (area >= VISIBLE * area[0]).nonzero().flatten().tolist()
+            self._good_views[image, class_id] = good
         view: int = good[int(rng.random() * len(good))]
         return view
 

@@ -132,8 +132,8 @@ def _train(
         if in_parts
         else nullcontext(),
     ):
+        _train_mode(model, frozen)
         while state.step < config.iterations:
-            _train_mode(model, frozen)
             rate = config.learning_rate_at(state.step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group["share"]
