@@ -76,7 +76,7 @@ def runs(
     return found
 
 
-FIRST = ("table-1", "controls", "length", "free-", "table-3", "table-2", "table-")
+FIRST = ("table-1", "controls", "length", "reasons", "free-", "table-3", "table-2", "table-")
 
 
 def _urgency(table: Table) -> int:

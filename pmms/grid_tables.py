@@ -12,6 +12,7 @@ from pmms.grid_beyond import (
     training_free,
 )
 from pmms.grid_rows import Row, Table
+from pmms.grid_validation import on_validation_classes
 
 MINI_ITERATIONS = 1500
 """Training steps of every trained run of the mini profile."""
@@ -29,7 +30,7 @@ def mini_tables() -> list[Table]:
     found = [
         _table_1(trained, seeds=5),
         _controls(trained, seeds=5),
-        _length(),
+        *on_validation_classes(MINI_ITERATIONS),
         _table_2(trained, seeds=3),
         _table_3(trained, seeds=3),
         _mini_shots(4, trained, seeds=5),
@@ -122,31 +123,6 @@ def _controls(shared: Mapping[str, Any], *, seeds: int) -> Table:
             "is on classes seen in training, with other episodes."
             if rows[-1].entry == "seen_classes"
             else "Wrong support: the support shows another class than the one asked for.",
-        ),
-    )
-
-
-def _length() -> Table:
-    """How many steps to train, on classes that no other table is of."""
-    rows = [
-        Row(
-            label=f"{LABELS[model]}, {steps:,} steps",
-            parameters={"model": model, "iterations": steps},
-        )
-        for model in ("baseline", "pmms")
-        for steps in (MINI_ITERATIONS * 2 // 5, MINI_ITERATIONS, MINI_ITERATIONS * 2)
-    ]
-    return Table(
-        name="length",
-        title="Length of the training, on validation classes",
-        header="model",
-        rows=tuple(rows),
-        shared={"validation": True},
-        against=rows[1].label,
-        folds=(0,),
-        notes=(
-            "The classes of fold 1, held out of this training beside those of fold 0. Trained on "
-            "ten classes of the twenty, where the other tables have fifteen.",
         ),
     )
 

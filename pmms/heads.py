@@ -5,6 +5,7 @@ those of CANet (Zhang et al., CVPR 2019), the paper's baseline.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -12,6 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+FUSIONS = ("mean", "sum", "max")
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,9 @@ class PMatch(nn.Module):
     Args:
         channels: C, of the query, the prototypes and the output.
         dilation: of the 3x3 convolution.
-        fusion: how the K activated maps become one: their "mean", whose scale does not depend on K,
-            or their "sum", as in the authors' code.
+        fusion: how the K activated maps become one: their "mean", whose scale does not depend on K;
+            their "sum", as in the authors' code; or their "max", so that at each position the
+            prototype counts that answers most.
         style: normalisation and dropout.
     """
 
@@ -88,12 +92,12 @@ class PMatch(nn.Module):
         channels: int,
         *,
         dilation: int = 2,
-        fusion: Literal["mean", "sum"] = "mean",
+        fusion: Literal["mean", "sum", "max"] = "mean",
         style: BlockStyle = BlockStyle(),
     ) -> None:
         super().__init__()
-        if fusion not in ("mean", "sum"):
-            raise ValueError(f"fusion must be 'mean' or 'sum', got {fusion!r}")
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion must be 'mean', 'sum' or 'max', got {fusion!r}")
         self.block = ConvBlock(2 * channels, channels, dilation=dilation, style=style)
         self.fusion = fusion
 
@@ -120,6 +124,8 @@ class PMatch(nn.Module):
         of_prototypes = torch.einsum("bkoij,iy,jx->bkoyx", of_taps, rows, columns)
         response = of_query.unsqueeze(1) + of_prototypes.to(of_query.dtype)  # (B, K, C, h, w)
         activated = self.block.finish(response.flatten(0, 1)).view(B, K, C, h, w)
+        if self.fusion == "max":
+            return activated.amax(dim=1)
         return activated.mean(dim=1) if self.fusion == "mean" else activated.sum(dim=1)
 
     @property
@@ -128,7 +134,7 @@ class PMatch(nn.Module):
         return not self.training and not isinstance(self.block.norm, nn.GroupNorm)
 
     def _without_maps(self, of_query: Tensor, of_taps: Tensor) -> Tensor:
-        """The same as :meth:`match`, added up over the prototypes region by region."""
+        """The same as :meth:`match`, the prototypes taken one by one, region by region."""
         norm, dilation = self.block.norm, self.block.conv.dilation
         if isinstance(norm, nn.BatchNorm2d):  # affine: norm(a + b) = norm(a) + scale b
             assert norm.running_var is not None  # BlockStyle has no other
@@ -139,10 +145,11 @@ class PMatch(nn.Module):
         # The inside's values go everywhere and the edges are put right: whole maps are faster to
         # add than parts of them.
         fused = torch.empty_like(of_query)
-        _activated_sum(of_query, of_taps[..., *inside.taps], out=fused)
+        collect = torch.maximum if self.fusion == "max" else torch.add
+        _activated(of_query, of_taps[..., *inside.taps], collect, out=fused)
         for edge in edges:
             there = of_query[..., *edge.place]
-            _activated_sum(there, of_taps[..., *edge.taps], out=fused[..., *edge.place])
+            _activated(there, of_taps[..., *edge.taps], collect, out=fused[..., *edge.place])
         return fused.div_(of_taps.shape[1]) if self.fusion == "mean" else fused
 
 
@@ -250,12 +257,15 @@ def _taps_inside(size: int, dilation: int, *, like: Tensor) -> Tensor:
     return ((position >= 0) & (position < size)).to(like.dtype)
 
 
-def _activated_sum(of_query: Tensor, of_taps: Tensor, *, out: Tensor) -> None:
-    """Sum over K of ReLU(Q + constant): (B, C, y, x), (B, K, C, taps, taps) to (B, C, y, x)."""
-    out.zero_()
+def _activated(
+    of_query: Tensor, of_taps: Tensor, collect: Callable[..., Tensor], *, out: Tensor
+) -> None:
+    """Sum or maximum over K of ReLU(Q + constant): (B, C, y, x), (B, K, C, taps, taps) to
+    (B, C, y, x)."""
+    out.zero_()  # the least that a ReLU gives
     activated = torch.empty_like(of_query)
     for constant in of_taps.sum(dim=(3, 4), keepdim=True).unbind(dim=1):  # (B, C, 1, 1)
-        out.add_(F.relu_(torch.add(of_query, constant, out=activated)))
+        collect(out, F.relu_(torch.add(of_query, constant, out=activated)), out=out)
 
 
 class _Region(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pmms.backbones import BACKBONES
 from pmms.checks import choice, expect, whole
 from pmms.densities import KERNELS
-from pmms.heads import BlockStyle
+from pmms.heads import FUSIONS, BlockStyle
 from pmms.seeding import INITS
 
 MODELS = ("baseline", "pmms_plus", "pmms", "rpmms", "no_support", "training_free")
@@ -30,7 +30,7 @@ class ModelConfig:
             :class:`pmms.prototypes.PrototypeMixture`.
         prototype_scale: "feature" (Eq. 5) or "unit".
         mask_partition: "weights" or "product", see :func:`pmms.prototypes.partition_samples`.
-        fusion: "mean" or "sum" over the K maps of P-Match.
+        fusion: "mean", "sum" or "max" over the K maps of P-Match.
         prob_map_at: where M_p joins: "fusion", concatenated with Q' (Eq. 9), or "residual", in the
             first residual block.
         p_conv_kappa: None for plain products; a number for kappa times the cosine.
@@ -55,7 +55,7 @@ class ModelConfig:
     prototype_scale: Literal["feature", "unit"] = "feature"
     gradient: Literal["none", "means", "em"] = "means"
     mask_partition: Literal["weights", "product"] = "weights"
-    fusion: Literal["mean", "sum"] = "mean"
+    fusion: Literal["mean", "sum", "max"] = "mean"
     prob_map_at: Literal["fusion", "residual"] = "fusion"
     p_conv_kappa: float | None = None
     width: int = 256
@@ -81,7 +81,7 @@ class ModelConfig:
         choice("prototype_scale", self.prototype_scale, ("feature", "unit"))
         choice("gradient", self.gradient, ("none", "means", "em"))
         choice("mask_partition", self.mask_partition, ("weights", "product"))
-        choice("fusion", self.fusion, ("mean", "sum"))
+        choice("fusion", self.fusion, FUSIONS)
         choice("prob_map_at", self.prob_map_at, ("fusion", "residual"))
         fits = len(k) == stages and all(whole(n, least=1) for n in k)
         expect("k", k, f"{stages} whole number(s) >= 1", fits)

@@ -155,9 +155,9 @@ def _(folder: Path) -> Deed:
     return lambda: evaluate(model, fake_dataset(), [1, 2], protocol=protocol, size=32)
 
 
-@case("fusion that does not exist", ValueError, "fusion must be 'mean' or 'sum'", "max")
+@case("fusion that does not exist", ValueError, "fusion must be 'mean', 'sum' or 'max'", "min")
 def _(folder: Path) -> Deed:
-    fusion: Any = "max"
+    fusion: Any = "min"
     return lambda: PMatch(4, fusion=fusion)
 
 

@@ -102,7 +102,7 @@ WRONG_VALUE: list[tuple[str, Any]] = [
     ("k", ()), ("kernel", "laplace"), ("kappa", 0), ("kappa", -1.0), ("kappa", math.nan),
     ("kappa", math.inf), ("em_iterations", 0), ("init", "first"), ("em_seed", -1),
     ("em_features", "both"), ("prototype_scale", "none"), ("gradient", "all"),
-    ("mask_partition", "hard"), ("fusion", "max"), ("prob_map_at", "end"), ("p_conv_kappa", 0),
+    ("mask_partition", "hard"), ("fusion", "min"), ("prob_map_at", "end"), ("p_conv_kappa", 0),
     ("width", 1), ("reduce_kernel", 2), ("norm", "layer"), ("dropout", 1.0),
     ("aspp_rates", (1, 2)), ("aspp_rates", 6), ("aspp_dropout", -0.1),
     ("iterations", 0), ("batch_size", 0), ("learning_rate", 0.0), ("learning_rate", math.inf),

@@ -32,7 +32,8 @@ def plain_p_match(module: PMatch, query: Tensor, prototypes: Tensor) -> Tensor:
         prototype_map = prototypes[:, k, :, None, None].expand_as(query)
         response = block.conv(torch.cat([query, prototype_map], dim=1))
         maps.append(F.relu(block.norm(response)))
-    return sum(maps) / len(maps) if module.fusion == "mean" else sum(maps)
+    stacked = torch.stack(maps)
+    return {"mean": stacked.mean(0), "sum": stacked.sum(0), "max": stacked.amax(0)}[module.fusion]
 
 
 def relative_error(got: Tensor, expected: Tensor) -> float:
@@ -60,7 +61,7 @@ def p_match(channels: int, norm: str, **options: Any) -> PMatch:
     channels=st.integers(2, 20),
     dilation=st.integers(1, 4),
     norm=st.sampled_from(["none", "group", "batch"]),
-    fusion=st.sampled_from(["mean", "sum"]),
+    fusion=st.sampled_from(["mean", "sum", "max"]),
     seed=st.integers(0, 10_000),
 )
 def test_p_match_equals_the_plain_form(
@@ -79,7 +80,7 @@ def test_p_match_equals_the_plain_form(
 
 
 @pytest.mark.parametrize("norm", ["none", "group", "batch"])
-@pytest.mark.parametrize("fusion", ["mean", "sum"])
+@pytest.mark.parametrize("fusion", ["mean", "sum", "max"])
 @pytest.mark.parametrize(
     "h, w, channels, k, dilation",
     [
@@ -102,7 +103,7 @@ def test_p_match_equals_the_plain_form_in_single_precision(
 
 
 @pytest.mark.parametrize("norm", ["none", "group", "batch"])
-@pytest.mark.parametrize("fusion", ["mean", "sum"])
+@pytest.mark.parametrize("fusion", ["mean", "sum", "max"])
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_p_match_has_the_gradients_of_the_plain_form(norm: str, fusion: str, dilation: int) -> None:
     module = PMatch(4, dilation=dilation, fusion=fusion, style=BlockStyle(norm=norm))
@@ -162,8 +163,8 @@ def test_batch_norm_in_training_sees_the_maps_of_all_prototypes_together() -> No
 
 
 def test_unknown_fusion_is_refused() -> None:
-    with pytest.raises(ValueError, match="'mean' or 'sum', got 'max'"):
-        PMatch(4, fusion="max")
+    with pytest.raises(ValueError, match="'mean', 'sum' or 'max', got 'min'"):
+        PMatch(4, fusion="min")
 
 
 # --- P-Conv ---------------------------------------------------------------------------------------
