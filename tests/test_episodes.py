@@ -196,6 +196,24 @@ def test_masks_are_those_of_the_episode_class():
         assert torch.equal(episode.query_mask == 255, labels == 255)
 
 
+def test_each_image_of_an_episode_is_transformed_with_the_documented_seed():
+    dataset, transform = fake_dataset(20), TrainTransform(24)
+    sampler = EpisodeSampler(dataset, [1, 3], shots=2, length=5, seed=7)
+    class_id, query, support = sampler[3]
+    episode = EpisodeDataset(sampler, transform)[-2]
+    views = [(episode.query, episode.query_mask == 1)]
+    views += zip(episode.support, episode.support_mask[:, 0] == 1, strict=True)
+    for place, (index, (image, mask)) in enumerate(zip((query, *support), views, strict=True)):
+        plain, labels = dataset[index]
+        expected, of_class = transform(plain, class_mask(labels, class_id), seed=mix(7, 3, place))
+        assert torch.equal(image, expected)
+        assert torch.equal(mask, of_class == 1)
+
+
+def test_a_sampler_has_a_thousand_episodes_where_nothing_else_is_said():
+    assert len(EpisodeSampler(fake_dataset(), [1])) == 1000
+
+
 def test_augmentation_differs_between_images_and_episodes_but_not_between_calls():
     dataset = FakeDataset([{1: 12}] * 3)
     episodes = EpisodeDataset(EpisodeSampler(dataset, [1], shots=2, length=40), TrainTransform(24))
@@ -239,6 +257,19 @@ def test_batch_moves_to_a_device(episodes):
     tensors = [getattr(batch, f.name) for f in fields(batch)][:5]
     assert all(t.device.type == "meta" for t in tensors)
     assert batch.query_ids == (episodes[0].query_id, episodes[1].query_id)
+
+
+@pytest.mark.parametrize("given", [{}, {"non_blocking": True}], ids=["waiting", "not waiting"])
+def test_batch_moves_and_pins_as_its_tensors_do(episodes, monkeypatch, given):
+    """What shows on a GPU alone: which method is called, and how."""
+    batch, calls = collate([episodes[0]]), []
+    monkeypatch.setattr(Tensor, "to", lambda self, *a, **k: calls.append((*a, k)) or self)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: calls.append("pinned") or self)
+    assert torch.equal(batch.to("cuda", **given).query, batch.query)
+    assert calls == [("cuda", {"non_blocking": bool(given)})] * 5
+    calls.clear()
+    assert torch.equal(batch.pin_memory().query, batch.query)
+    assert calls == ["pinned"] * 5
 
 
 def test_batches_are_the_same_with_any_number_of_workers(episodes):

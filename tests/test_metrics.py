@@ -123,9 +123,10 @@ def test_counts_refuse_what_is_no_mask(prediction, target, error, message):
         episode_counts(prediction, target)
 
 
-def test_counts_refuse_a_void_label_that_means_something_else():
+@pytest.mark.parametrize("void", [0, 1])
+def test_counts_refuse_a_void_label_that_means_something_else(void):
     with pytest.raises(ValueError, match="void must differ"):
-        episode_counts(tensor("#."), tensor("#."), void=1)
+        episode_counts(tensor("#."), tensor("#."), void=void)
 
 
 def test_scores_of_a_case_done_by_hand():
@@ -188,6 +189,25 @@ def test_interval_is_the_bootstrap_done_plainly():
             ious.append(100 * rows[:, 0].sum() / rows[:, 1].sum())
         means.append(np.mean(ious))
     assert result.interval == pytest.approx(tuple(np.percentile(means, [5, 95])), abs=0.3)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        random_episodes(30, 1)[1],
+        torch.tensor([[0, 1, 9, 10], [1, 1, 9, 9], [2, 7, 3, 8], [0, 0, 10, 10]]),
+    ],
+    ids=["many pixels", "one pixel"],
+)
+def test_interval_is_that_of_the_same_resamples_drawn_plainly(counts):
+    """1,000 of them with seed 0 where nothing else is said."""
+    n = len(counts)
+    drawn = np.random.default_rng(0).integers(n, size=(1000, n))
+    both, union = counts.numpy()[drawn, :2].sum(axis=1).T
+    resampled = 100 * both[union > 0] / union[union > 0]
+    for settings, tails in (({}, [2.5, 97.5]), ({"confidence": 0.5}, [25, 75])):
+        result = scores(torch.ones(n, dtype=torch.long), counts, **settings)
+        assert result.interval == pytest.approx(np.percentile(resampled, tails), rel=1e-12)
 
 
 def test_interval_covers_the_true_value_about_as_often_as_it_says():
@@ -253,7 +273,10 @@ def test_a_missing_class_is_named():
         ([1, 1], [[1, 2, 3, 4]], {}, ValueError, r"class_ids \(N,\) and counts \(N, 4\)"),
         ([1], [[1, 2, 3]], {}, ValueError, r"class_ids \(N,\) and counts \(N, 4\)"),
         ([9], [[0, 0, 8, 8]], {}, ValueError, "class 9 has no foreground pixel"),
-        ([1], [[1, 2, 3, 4]], {"confidence": 95}, ValueError, "confidence must lie"),
+        *(
+            ([1], [[1, 2, 3, 4]], {"confidence": confidence}, ValueError, "confidence must lie")
+            for confidence in (0, 1, 1.5, 95)
+        ),
         ([1], [[1, 2, 3, 4]], {"resamples": 0}, ValueError, "resamples must be at least 1"),
     ],
 )
