@@ -204,7 +204,6 @@ class ResidualRefinement(nn.Module):
 
     def __init__(self, channels: int, *, extra: int = 0) -> None:
         super().__init__()
-        self.extra = extra
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.ReLU(),

@@ -162,6 +162,14 @@ def test_batch_norm_in_training_sees_the_maps_of_all_prototypes_together() -> No
     torch.testing.assert_close(module(query, prototypes), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_p_match_runs_on_the_device_of_its_query(norm: str) -> None:
+    module = PMatch(4, style=BlockStyle(norm=norm)).eval().to("meta")
+    with torch.no_grad():
+        fused = module(torch.empty(1, 4, 5, 5, device="meta"), torch.empty(1, 3, 4, device="meta"))
+    assert fused.device.type == "meta"
+
+
 def test_unknown_fusion_is_refused() -> None:
     with pytest.raises(ValueError, match="'mean', 'sum' or 'max', got 'min'"):
         PMatch(4, fusion="min")
@@ -241,6 +249,18 @@ def test_p_conv_is_exact_under_autocast() -> None:
     assert torch.equal(inside, PConv()(query, *prototypes))
 
 
+def test_p_conv_takes_a_query_of_another_precision() -> None:
+    query, prototypes = torch.randn(1, 8, 3, 3).bfloat16(), torch.randn(2, 1, 3, 8)
+    assert torch.equal(PConv()(query, *prototypes), PConv()(query.float(), *prototypes))
+
+
+def test_p_conv_has_a_floor_under_the_length_of_features_and_prototypes() -> None:
+    """Below 1e-6 a direction is noise, and the products go to zero with the length."""
+    tiny = torch.tensor([1e-8, 0.0])
+    logits = PConv(kappa=10.0).logits(tiny.view(1, 2, 1, 1), tiny.view(1, 1, 2), tiny.view(1, 1, 2))
+    assert logits.flatten().tolist() == pytest.approx([10 * 0.01 * 0.01] * 2)
+
+
 @pytest.mark.parametrize("kappa", [None, 20.0])
 def test_p_conv_of_zeros_abstains(kappa: float | None) -> None:
     zeros = torch.zeros(1, 3, 4, requires_grad=True)
@@ -281,9 +301,9 @@ def test_block_style_refuses(settings: dict, message: str) -> None:
         BlockStyle(**settings)
 
 
-@pytest.mark.parametrize("extra", [0, 2, 4])
-def test_residual_refinement(extra: int) -> None:
-    module = ResidualRefinement(6, extra=extra)
+@pytest.mark.parametrize("extra", [None, 0, 2, 4])
+def test_residual_refinement(extra: int | None) -> None:
+    module = ResidualRefinement(6) if extra is None else ResidualRefinement(6, extra=extra)
     x, maps = torch.randn(2, 6, 5, 4), torch.randn(2, extra, 5, 4) if extra else None
     assert module(x, maps).shape == x.shape
     if extra:
@@ -292,6 +312,44 @@ def test_residual_refinement(extra: int) -> None:
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     assert torch.equal(module(x, maps), x)
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+def test_residual_refinement_done_plainly(extra: int) -> None:
+    """Three times x + conv(relu(conv(relu(x)))); the first sees the maps beside x."""
+    module = ResidualRefinement(6, extra=extra)
+    weights = list(module.parameters())
+    assert [w.shape[1] for w in weights[::2]] == [6 + extra, 6, 6, 6, 6, 6]
+    x, maps = torch.randn(2, 6, 5, 4), torch.randn(2, extra, 5, 4)
+    expected = x
+    for first, bias, second, other_bias in zip(*(weights[i::4] for i in range(4)), strict=True):
+        inside = torch.cat([expected, maps], dim=1) if first.shape[1] > 6 else expected
+        inside = F.conv2d(F.relu(inside), first, bias, padding=1)
+        expected = expected + F.conv2d(F.relu(inside), second, other_bias, padding=1)
+    torch.testing.assert_close(module(x, maps if extra else None), expected)
+
+
+def test_residual_refinement_takes_maps_of_another_precision() -> None:
+    module = ResidualRefinement(6, extra=2).bfloat16()
+    x = torch.randn(1, 6, 4, 4).bfloat16()
+    assert module(x, torch.rand(1, 2, 4, 4)).dtype == torch.bfloat16
+
+
+def test_aspp_done_plainly() -> None:
+    """Without normalisation; the image's branch sees one position, so it is 1x1."""
+    module = ASPP(6, rates=(1, 2, 3), dropout=0.0)
+    weights = list(module.parameters())
+    assert [tuple(w.shape[2:]) for w in weights[::2]] == [(1, 1), (1, 1), (3, 3), (3, 3), (3, 3)]
+    x = torch.randn(2, 6, 7, 5)
+    inputs = [x.mean(dim=(2, 3), keepdim=True), x, x, x, x]
+    branches = [
+        F.relu(F.conv2d(given, weight, bias, padding=rate, dilation=max(rate, 1)))
+        for given, weight, bias, rate in zip(
+            inputs, weights[::2], weights[1::2], [0, 0, 1, 2, 3], strict=True
+        )
+    ]
+    branches[0] = branches[0].expand_as(x)
+    torch.testing.assert_close(module(x), torch.cat(branches, dim=1))
 
 
 def test_aspp_has_five_branches_of_growing_reach() -> None:
