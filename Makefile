@@ -58,7 +58,7 @@ copy:
 	@mkdir -p "$(BUILD)" && cp -R $(COPIED) "$(BUILD)/" && chmod -R u+w "$(BUILD)"
 
 else
-.PHONY: help setup book html notebooks tables models test test-oldest lint kills fresh search coverage audit lab explore bench clean
+.PHONY: help setup book html notebooks tables models test test-oldest lint kills mutants fresh search coverage audit lab explore bench clean
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -142,6 +142,10 @@ audit: $(READY)  ## known vulnerabilities of the pinned versions; needs a connec
 kills: $(READY)  ## kill training, test, preparation and sweep at thirty moments each, and compare
 	$(PY) tests/kill_points.py
 
+mutants: $(READY)  ## change the core at one place at a time, and see whether the tests notice
+	$(PY) -m pip install --quiet -c constraints.txt "mutmut==3.8.1"
+	TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(PY) tests/mutants.py --max-children $(WORKERS)
+
 fresh: $(READY)  ## make book and make test as a new user, from a source distribution; as root
 	PYTHON=$(PY) tests/clean_machine.sh
 
@@ -162,6 +166,6 @@ bench: $(READY)  ## run the benchmarks
 	  echo "no benchmark: benchmarks/bench_*.py names no file")
 
 clean:  ## remove what was built; the environment stays (rm -r .venv removes it)
-	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
+	rm -rf build mutants .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage*
 	find . -name __pycache__ -type d -not -path "./.venv/*" -prune -exec rm -rf {} +
 endif

@@ -142,7 +142,7 @@ def responsibilities(
     samples: Tensor, means: Tensor, *, kernel: Kernel = "vmf", kappa: float = 20.0
 ) -> Tensor:
     """E-step alone (Eq. 4): (B, N, C) samples and (B, K, C) means to (B, N, K), rows sum to one."""
-    resp, _ = _e_step(samples, means, kernel, kappa, _offset(samples, kernel, kappa))
+    resp, _ = _e_step(samples, means, kernel, kappa, 0.0)  # Eq. 4 divides the offset out
     return resp.transpose(1, 2)
 
 
@@ -240,7 +240,6 @@ def _log_sum_exp(scores: Tensor) -> Tensor:
 
 def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor) -> Tensor:
     """Eq. 5 for responsibilities (B, K, N); prototypes without samples are seeded anew."""
-    k = resp.shape[1]
     weighted = resp * weights.unsqueeze(1)
     means = _normalised_shares(weighted) @ samples
     empty = weighted.sum(dim=2) <= EMPTY * weights.sum(dim=1, keepdim=True)
@@ -248,9 +247,9 @@ def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor)
     if _host_may_look(empty) and not empty.any():
         return means
     surprise = torch.where(weights > 0, log_density, torch.inf)
-    worst = surprise.topk(min(k, samples.shape[1]), dim=1, largest=False).indices
+    worst = surprise.topk(min(resp.shape[1:]), largest=False).indices
     # With more empty prototypes than samples with weight, the last of those serves several times.
-    last = (weights > 0).sum(dim=1, keepdim=True).clamp(1, worst.shape[1]) - 1
+    last = (weights > 0).sum(dim=1, keepdim=True) - 1
     rank = torch.minimum((empty.cumsum(dim=1) - 1).clamp(min=0), last)
     seeds = samples.gather(1, worst.gather(1, rank).unsqueeze(2).expand_as(means))
     return torch.where(empty.unsqueeze(2), seeds, means)

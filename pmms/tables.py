@@ -13,7 +13,6 @@ from pmms.files import write_if_changed
 from pmms.grid import tables
 from pmms.protocols import PRESETS, Form, Protocol
 from pmms.rendering import (
-    NOT_RUN,
     comparison_csv,
     comparison_latex,
     comparison_markdown,
@@ -21,8 +20,8 @@ from pmms.rendering import (
     latex,
     markdown,
 )
-from pmms.results import load_record
 from pmms.size_table import size_sheet
+from pmms.trust_tables import kill_points, mutants
 
 PAGES = ("README.md", "book/tables.md", "book/protocols.md", "book/trust.md")
 """Files with marked places, from the root of the repository."""
@@ -82,23 +81,6 @@ def protocol_notes() -> str:
     return "\n\n".join(parts)
 
 
-def kill_points(results: Path | str) -> str:
-    """What ``tests/kill_points.py`` saw, as a Markdown table."""
-    path = Path(results) / "trust-kill-points.json"
-    if not path.is_file():
-        return f"{NOT_RUN}: `make kills`."
-    record = load_record(path)
-    lines = ["| killed | kills | after seconds | found after a kill | ran on to the end, equal |"]
-    lines.append("|---|---:|---:|---|---:|")
-    for work, seen in record.scores.items():
-        found = ", ".join(f"{stage}: {times}" for stage, times in seen["left"].items())
-        moments = f"{seen['first']:.2f} to {seen['last']:.2f}"
-        lines.append(f"| {work} | {seen['kills']} | {moments} | {found} | {seen['ends']} |")
-    minutes = sum(record.seconds.values()) / 60
-    lines += ["", f"`make kills`, {minutes:.0f} minutes on {record.environment['device']}."]
-    return "\n".join(lines)
-
-
 def blocks(results: Path | str, names: Iterable[str] | None = None) -> dict[str, str]:
     """Generated blocks by name, from the records in a folder.
 
@@ -122,6 +104,7 @@ def _makers(results: Path | str) -> dict[str, Callable[[], str]]:
         "protocol-notes": protocol_notes,
         "size-and-speed": lambda: markdown(size_sheet(results), title=False),
         "kill-points": partial(kill_points, results),
+        "mutants": partial(mutants, results),
         "contradictions": lambda: "\n".join(f"- {text}" for text in paper.CONTRADICTIONS),
     }
     for profile in PROFILES:

@@ -25,6 +25,7 @@ from pmms.mixture import (
     estimate_kappa,
     fit_mixture,
     log_likelihood,
+    require,
     responsibilities,
     weighted_means,
 )
@@ -494,6 +495,18 @@ def test_estimate_of_kappa_respects_weights() -> None:
     torch.testing.assert_close(some, few)
 
 
+def test_estimate_of_kappa_is_one_for_each_mixture_of_a_batch() -> None:
+    samples = F.normalize(torch.randn(3, 40, 5).double() + 1, dim=2)
+    resp, weights = torch.randn(3, 40, 2).double().softmax(dim=2), torch.rand(3, 40).double()
+    weights[1] *= 100
+    together = estimate_kappa(samples, resp, weights)
+    alone = [
+        estimate_kappa(s[None], r[None], w[None])
+        for s, r, w in zip(samples, resp, weights, strict=True)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
 def test_estimate_of_kappa_is_finite_for_identical_samples() -> None:
     samples = F.normalize(torch.ones(1, 7, 4), dim=2)
     kappa = estimate_kappa(samples, torch.ones(1, 7, 1))
@@ -573,6 +586,39 @@ def test_empty_prototypes_never_move_to_samples_without_weight(
     assert distance.amin(dim=1).max() == 0
 
 
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_empty_prototypes_of_one_mixture_do_not_see_the_others(kernel: str) -> None:
+    """Mixtures of one batch with weights of other sizes, and with other numbers of them."""
+    problem = _far_start(kernel)
+    weights = torch.stack([torch.ones(8), torch.arange(8) < 1, torch.full((8,), 1e-9)]).double()
+    weights[1] *= 1e6
+    samples = problem.samples * torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)
+    together = problem.fit(samples=samples, weights=weights, n_iter=3).means
+    for b in range(3):
+        alone = problem.fit(samples=samples[b : b + 1], weights=weights[b : b + 1], n_iter=3).means
+        torch.testing.assert_close(together[b], alone[0])
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e8])
+def test_only_the_proportions_of_weights_matter(scale: float) -> None:
+    samples, weights = torch.randn(2, 9, 4).double(), torch.rand(2, 9).double()
+    weights[:, 0] = 1e-7
+    start = torch.cat([samples[:, :1] * 5, torch.randn(2, 2, 4).double()], dim=1)
+    given = dict(k=3, kernel="gaussian", kappa=5.0, init=start, n_iter=3)
+    fits = [fit_mixture(samples, weights * factor, **given) for factor in (1.0, scale)]
+    torch.testing.assert_close(fits[0].means, fits[1].means)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_more_empty_prototypes_than_channels(kernel: str) -> None:
+    problem = _far_start(kernel)
+    samples = F.normalize(problem.samples[..., :2], dim=2)
+    start = torch.tensor([[[1.0, 0], [-1, 0], [-0.9, 0.1], [-0.9, -0.1]]]).double()
+    means = problem.fit(samples=samples, k=4, init=start, n_iter=1).means[0]
+    assert len(means.unique(dim=0)) == 4
+    assert torch.cdist(means[1:], samples[0]).amin(dim=1).max() == 0
+
+
 def test_a_prototype_that_keeps_samples_is_not_moved() -> None:
     """A share of 1e-9 is small, but not none: the mean of those samples is well defined."""
     samples = torch.tensor([[[0.0, 0.0]] * 5 + [[1.0, 0.0]]]).double()
@@ -646,6 +692,30 @@ def test_samples_that_are_no_numbers_are_refused(bad: float, kernel: str, init: 
     samples[1, 2, 3] = bad
     with pytest.raises(ValueError, match="NaN or infinite"):
         fit_mixture(samples, k=2, kernel=kernel, init=start, generator=_seeded())
+
+
+def test_what_an_accelerator_is_to_assert_comes_with_the_message(monkeypatch) -> None:
+    monkeypatch.setattr("pmms.mixture._host_may_look", lambda _: False)
+    require(torch.tensor(True), "all is well")
+    with pytest.raises(RuntimeError, match="what is wrong"):
+        require(torch.tensor(False), "what is wrong")
+
+
+def test_starting_means_of_another_precision_become_that_of_the_samples() -> None:
+    start = torch.randn(1, 2, 4)
+    single = fit_mixture(SAMPLES, k=2, init=start)
+    other = fit_mixture(SAMPLES, k=2, init=start.double())
+    assert other.means.dtype == torch.float32
+    assert torch.equal(other.means, single.means)
+
+
+def test_kappa_is_that_of_the_paper_where_nothing_is_said() -> None:
+    means = torch.randn(2, 3, 4)
+    cosines = SAMPLES @ F.normalize(means, dim=2).transpose(1, 2)
+    torch.testing.assert_close(responsibilities(SAMPLES, means), (20 * cosines).softmax(dim=2))
+    assert torch.equal(log_likelihood(SAMPLES, means), log_likelihood(SAMPLES, means, kappa=20.0))
+    said = fit_mixture(SAMPLES, k=2, kappa=20.0, n_iter=10, generator=_seeded())
+    assert torch.equal(fit_mixture(SAMPLES, k=2, generator=_seeded()).means, said.means)
 
 
 def test_starting_means_that_are_no_numbers_are_refused() -> None:
