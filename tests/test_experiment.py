@@ -1,6 +1,7 @@
 """Whole runs, and their parts: data without leaks, models from seeds, records."""
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from fakes import with_tiny_backbone
 from pmms import experiment as module
 from pmms.backbones import weights_digest
 from pmms.config import RunConfig, run_config
+from pmms.datasets import coco
 from pmms.datasets.parts import PartsVOC
 from pmms.datasets.pascal import PascalVOC
 from pmms.datasets.pascal_lists import PAIR_LISTS, derived_pairs
@@ -32,6 +34,7 @@ from pmms.protocols import Protocol
 from pmms.results import load_record
 from pmms.run_state import CHECKPOINT, LOG
 
+COCO128 = Path(__file__).parents[2] / "shared" / "data" / "coco128"
 TINY: dict[str, Any] = {
     "backbone": "tiny", "width": 8, "aspp_rates": (1, 2, 3), "em_iterations": 3,
     "train_images": 24, "test_images": 50, "extra_classes": 5, "train_size": 64, "test_size": 64,
@@ -53,6 +56,39 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def tiny(**changes: Any) -> RunConfig:
     return run_config(**(TINY | changes))
+
+
+@pytest.mark.parametrize("validation", [False, True])
+@pytest.mark.parametrize("fold", range(4))
+def test_training_opens_no_photo_of_a_held_out_class(
+    fold: int, validation: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On real photographs, by the annotation file alone: not an object of any size, not a crowd."""
+    if not COCO128.is_dir():
+        pytest.skip("needs the photos of coco128 in ../shared/data")
+    config = tiny(
+        dataset="coco", root=str(COCO128), train_split="train", test_split="train", fold=fold,
+        validation=validation, min_images=2, iterations=12,
+    )  # fmt: skip
+    data, opened = load_data(config.data, cache=tmp_path), []
+    as_before = coco.open_image
+
+    def noted(path: Path) -> object:
+        opened.append(int(path.stem))
+        return as_before(path)
+
+    monkeypatch.setattr(coco, "open_image", noted)
+    module.train_model(config, new_model(config), data, module.Images(data.train, data.test))
+    annotations = json.loads((COCO128 / "annotations" / "instances_train2017.json").read_text())
+    ids = sorted(category["id"] for category in annotations["categories"])
+    held_out = {ids[c - 1] for c in split_classes("coco", fold).novel}
+    if validation:
+        held_out |= {ids[c - 1] for c in split_classes("coco", (fold + 1) % 4).novel}
+    found = annotations["annotations"]
+    hidden = {entry["image_id"] for entry in found if entry["category_id"] in held_out}
+    assert len(set(opened)) >= 4
+    assert len(hidden) > 10
+    assert not set(opened) & hidden
 
 
 @pytest.mark.parametrize("validation", [False, True])
