@@ -1,24 +1,34 @@
 """What the long tests of trust saw, as Markdown: kill points and mutants."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pmms.rendering import NOT_RUN
 from pmms.results import RunRecord, load_record
 
+KILL_POINTS = "trust-kill-points-{}"
+"""Name of the record of a work that was killed."""
+
+KILLED = ("training", "evaluation", "preparation", "sweep")
+"""The works that ``tests/kill_points.py`` kills."""
+
 
 def kill_points(results: Path | str) -> str:
     """What ``tests/kill_points.py`` saw, as a Markdown table."""
-    path = Path(results) / "trust-kill-points.json"
-    if not path.is_file():
-        return f"{NOT_RUN}: `make kills`."
-    record = load_record(path)
     lines = ["| killed | kills | after seconds | found after a kill | ran on to the end, equal |"]
     lines.append("|---|---:|---:|---|---:|")
-    for work, seen in record.scores.items():
+    records = []
+    for work in KILLED:
+        path = Path(results) / f"{KILL_POINTS.format(work)}.json"
+        if not path.is_file():
+            lines.append(f"| {work} | {NOT_RUN} | – | – | – |")
+            continue
+        records.append(record := load_record(path))
+        seen = record.scores
         found = ", ".join(f"{stage}: {times}" for stage, times in seen["left"].items())
         moments = f"{seen['first']:.2f} to {seen['last']:.2f}"
         lines.append(f"| {work} | {seen['kills']} | {moments} | {found} | {seen['ends']} |")
-    return "\n".join([*lines, "", _made_by("make kills", record)])
+    return "\n".join([*lines, "", _made_by("make kills", records)])
 
 
 def mutants(results: Path | str) -> str:
@@ -34,19 +44,18 @@ def mutants(results: Path | str) -> str:
     total = {name: sum(seen[name] for seen in modules.values()) for name in columns}
     for module, seen in {**modules, "all": total}.items():
         of_meaning = seen["mutants"] - seen["wording"] - seen["the same"]
-        cells = [f"{seen[name]:,}" for name in columns] + [
-            f"{100 * seen['found'] / of_meaning:.1f} %"
-        ]
-        lines.append(
-            f"| `{module}` | {' | '.join(cells)} |"
-            if module != "all"
-            else f"| all | {' | '.join(cells)} |"
-        )
+        cells = [f"{seen[name]:,}" for name in columns]
+        label = "all" if seen is total else f"`{module}`"
+        score = f"{100 * seen['found'] / of_meaning:.1f} %"
+        lines.append(f"| {label} | {' | '.join(cells)} | {score} |")
     lines += ["", "Mutants that do the same as the original, and why:", ""]
     lines += [f"- {reason} ({times})" for reason, times in sorted(record.scores["reasons"].items())]
-    return "\n".join([*lines, "", _made_by("make mutants", record)])
+    return "\n".join([*lines, "", _made_by("make mutants", [record])])
 
 
-def _made_by(command: str, record: RunRecord) -> str:
-    minutes = sum(record.seconds.values()) / 60
-    return f"`{command}`, {minutes:.0f} minutes on {record.environment['device']}."
+def _made_by(command: str, records: Sequence[RunRecord]) -> str:
+    if not records:
+        return f"`{command}` runs them."
+    minutes = sum(sum(record.seconds.values()) for record in records) / 60
+    devices = sorted({str(record.environment["device"]) for record in records})
+    return f"`{command}`, {minutes:.0f} minutes on {' and '.join(devices)}."

@@ -1,7 +1,8 @@
 """SIGKILL at random moments, and what the next start makes of what is left.
 
-    python tests/kill_points.py                    30 moments of each work, and keeps the record
-    python tests/kill_points.py --moments 3 sweep  of some, without a record
+    python tests/kill_points.py                    30 moments of each work, and a record of each
+    python tests/kill_points.py sweep              of one work
+    python tests/kill_points.py --moments 3 sweep  fewer moments, without a record
 
 training     40 steps with a checkpoint after each
 evaluation   a run whose training is finished: its test and its record
@@ -47,10 +48,10 @@ from pmms import experiment  # noqa: E402
 from pmms.results import RunRecord, environment, load_record, peak_memory_mb  # noqa: E402
 from pmms.run_state import CHECKPOINT, load_checkpoint  # noqa: E402
 from pmms.tables import fill_files  # noqa: E402
+from pmms.trust_tables import KILL_POINTS, KILLED  # noqa: E402
 
 MOMENTS = 30
 TO_THE_END = 3  # every third start after a kill is not killed
-RECORD = "trust-kill-points"
 SETTINGS: dict[str, Any] = {
     "model": "baseline", "backbone": "tiny", "width": 8, "aspp_rates": (1, 2, 3),
     "train_images": 24, "test_images": 50, "extra_classes": 5, "train_size": 64, "test_size": 64,
@@ -213,6 +214,7 @@ def sweep(folder: Path) -> Iterator[Work]:
 
 
 WORKS = {w.__name__: w for w in (training, evaluation, preparation, sweep)}
+assert tuple(WORKS) == KILLED
 
 
 def ended(group: int, *, within: float | None) -> bool:
@@ -301,23 +303,23 @@ def main() -> None:
         parser.error(f"no work {', '.join(sorted(unknown))}; there are {', '.join(WORKS)}")
     if "fork" not in multiprocessing.get_all_start_methods():
         parser.error("needs a system that can fork processes")
-    began = time.monotonic()
-    seen = {}
     with with_tiny_backbone(), tempfile.TemporaryDirectory() as folder:
         for name in options.works or WORKS:
-            seen[name] = survives(name, moments=options.moments, folder=Path(folder) / name)
-            print(f"{name}: {seen[name]}")
-    if len(seen) == len(WORKS) and options.moments == MOMENTS:
-        record = RunRecord(
-            name=RECORD,
-            parameters={"moments": MOMENTS},
-            protocol={"name": "kill points"},
-            scores=seen,
-            seconds={"kill points": time.monotonic() - began},
-            peak_memory_mb=peak_memory_mb(),
-            environment=environment("cpu"),
-        )
-        print(record.save(ROOT / "results"))
+            began = time.monotonic()
+            seen = survives(name, moments=options.moments, folder=Path(folder) / name)
+            print(f"{name}: {seen}")
+            if options.moments == MOMENTS:
+                record = RunRecord(
+                    name=KILL_POINTS.format(name),
+                    parameters={"work": name, "moments": MOMENTS},
+                    protocol={"name": "kill points"},
+                    scores=seen,
+                    seconds={"kill points": time.monotonic() - began},
+                    peak_memory_mb=peak_memory_mb(),
+                    environment=environment("cpu"),
+                )
+                print(record.save(ROOT / "results"))
+    if options.moments == MOMENTS:
         fill_files(ROOT / "results", [ROOT / "book" / "trust.md"])
 
 

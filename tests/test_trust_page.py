@@ -2,11 +2,15 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import test_bad_input_data
 import test_bad_input_files
 import test_bad_input_numbers
 import test_bad_input_pictures
+
+from pmms.results import RunRecord, environment
+from pmms.trust_tables import KILL_POINTS, KILLED, kill_points, mutants
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book" / "trust.md").read_text("utf-8")
@@ -49,6 +53,37 @@ def test_bounds_on_the_page_are_those_of_the_tests() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert "PMMS_SEARCH=20 PMMS_EPISODES=10000" in makefile
     assert "fail_under = 95" in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+def record(name: str, scores: dict[str, Any], folder: Path) -> None:
+    RunRecord(
+        name=name, parameters={}, protocol={"name": "trust"}, scores=scores, seconds={"all": 90.0},
+        environment=environment("cpu"),
+    ).save(folder)  # fmt: skip
+
+
+def test_what_was_not_run_is_said(tmp_path: Path) -> None:
+    assert mutants(tmp_path) == "not run: `make mutants`."
+    assert kill_points(tmp_path).count("| not run |") == len(KILLED) == 4
+
+
+def test_kill_points_are_shown_as_recorded(tmp_path: Path) -> None:
+    seen = {"kills": 30, "ends": 11, "seconds": 4.0, "first": 0.1, "last": 3.96, "left": {"b": 29}}
+    record(KILL_POINTS.format("sweep"), seen, tmp_path)
+    text = kill_points(tmp_path)
+    assert "| sweep | 30 | 0.10 to 3.96 | b: 29 | 11 |" in text
+    assert text.count("| not run |") == 3
+    assert "`make kills`, 2 minutes on" in text
+
+
+def test_mutants_are_shown_as_recorded(tmp_path: Path) -> None:
+    counts = {"mutants": 110, "found": 99, "wording": 5, "the same": 5, "not found": 1}
+    scores = {"modules": {"heads": counts, "metrics": counts}, "reasons": {"order": 10}}
+    record("trust-mutants", scores, tmp_path)
+    text = mutants(tmp_path)
+    assert "| `heads` | 110 | 99 | 5 | 5 | 1 | 99.0 % |" in text
+    assert "| all | 220 | 198 | 10 | 10 | 2 | 99.0 % |" in text
+    assert "- order (10)" in text
 
 
 def test_make_search_takes_every_test_that_searches() -> None:
