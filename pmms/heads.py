@@ -139,7 +139,7 @@ class PMatch(nn.Module):
         if isinstance(norm, nn.BatchNorm2d):  # affine: norm(a + b) = norm(a) + scale b
             assert norm.running_var is not None  # BlockStyle has no other
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-            of_query, of_taps = norm(of_query), of_taps * scale[:, None, None].to(of_taps)
+            of_query, of_taps = norm(of_query), of_taps * scale[:, None, None]
         of_taps = of_taps.to(of_query.dtype)  # (B, K, C, 3, 3)
         inside, *edges = _regions(of_query.shape[2:], dilation)
         # The inside's values go everywhere and the edges are put right: whole maps are faster to

@@ -249,6 +249,25 @@ def test_p_conv_is_exact_under_autocast() -> None:
     assert torch.equal(inside, PConv()(query, *prototypes))
 
 
+@pytest.mark.parametrize("norm", ["none", "group", "batch"])
+def test_p_match_takes_prototypes_of_another_precision(norm: str) -> None:
+    """EM gives float32, also where the network is of bfloat16."""
+    module = p_match(4, norm)
+    query, prototypes = torch.randn(2, 4, 6, 6), torch.randn(2, 3, 4)
+    with torch.no_grad():
+        single = module(query, prototypes)
+        half = module.bfloat16()(query.bfloat16(), prototypes)
+    assert half.dtype == torch.bfloat16
+    assert relative_error(half.float(), single) < 0.05
+
+
+def test_dilations_are_those_asked_for() -> None:
+    assert PMatch(4).block.conv.dilation == (2, 2)
+    assert PMatch(4, dilation=3).block.conv.dilation == (3, 3)
+    conv = ConvBlock(3, 4, style=BlockStyle()).conv
+    assert (conv.dilation, conv.kernel_size) == ((1, 1), (3, 3))
+
+
 def test_p_conv_takes_a_query_of_another_precision() -> None:
     query, prototypes = torch.randn(1, 8, 3, 3).bfloat16(), torch.randn(2, 1, 3, 8)
     assert torch.equal(PConv()(query, *prototypes), PConv()(query.float(), *prototypes))
@@ -273,7 +292,7 @@ def test_p_conv_of_zeros_abstains(kappa: float | None) -> None:
 # --- Blocks ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kernel, dilation", [(1, 1), (3, 1), (3, 2), (3, 18)])
+@pytest.mark.parametrize("kernel, dilation", [(1, 1), (3, 1), (3, 2), (3, 18), (5, 1)])
 @pytest.mark.parametrize("norm", ["batch", "group", "none"])
 def test_conv_block_keeps_height_and_width(kernel: int, dilation: int, norm: str) -> None:
     block = ConvBlock(3, 10, kernel=kernel, dilation=dilation, style=BlockStyle(norm=norm))
@@ -282,7 +301,9 @@ def test_conv_block_keeps_height_and_width(kernel: int, dilation: int, norm: str
     assert out.min() >= 0
 
 
-@pytest.mark.parametrize("channels, groups", [(256, 8), (48, 8), (10, 5), (7, 7), (11, 1), (2, 2)])
+@pytest.mark.parametrize(
+    "channels, groups", [(256, 8), (48, 8), (10, 5), (9, 3), (7, 7), (11, 1), (2, 2)]
+)
 def test_group_norm_takes_as_many_groups_as_divide(channels: int, groups: int) -> None:
     assert ConvBlock(3, channels, style=BlockStyle(norm="group")).norm.num_groups == groups
 

@@ -195,7 +195,7 @@ def test_interval_is_the_bootstrap_done_plainly():
     "counts",
     [
         random_episodes(30, 1)[1],
-        torch.tensor([[0, 1, 9, 10], [1, 1, 9, 9], [2, 7, 3, 8], [0, 0, 10, 10]]),
+        torch.tensor([[0, 1, 9, 10], [1, 1, 9, 9], [0, 0, 10, 10], [0, 0, 10, 10]]),
     ],
     ids=["many pixels", "one pixel"],
 )
@@ -205,7 +205,7 @@ def test_interval_is_that_of_the_same_resamples_drawn_plainly(counts):
     drawn = np.random.default_rng(0).integers(n, size=(1000, n))
     both, union = counts.numpy()[drawn, :2].sum(axis=1).T
     resampled = 100 * both[union > 0] / union[union > 0]
-    for settings, tails in (({}, [2.5, 97.5]), ({"confidence": 0.5}, [25, 75])):
+    for settings, tails in (({}, [2.5, 97.5]), ({"confidence": 0.4}, [30, 70])):
         result = scores(torch.ones(n, dtype=torch.long), counts, **settings)
         assert result.interval == pytest.approx(np.percentile(resampled, tails), rel=1e-12)
 

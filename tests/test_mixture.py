@@ -22,6 +22,7 @@ from torch import Tensor
 from pmms.densities import KERNELS, log_normaliser
 from pmms.mixture import (
     Mixture,
+    _host_may_look,
     estimate_kappa,
     fit_mixture,
     log_likelihood,
@@ -29,7 +30,7 @@ from pmms.mixture import (
     responsibilities,
     weighted_means,
 )
-from pmms.seeding import random_directions
+from pmms.seeding import kmeans_plus_plus, random_directions, random_uniforms
 
 GOLDEN = Path(__file__).parent / "golden" / "em_pconv.npz"
 PROPERTY = examples(40)
@@ -592,7 +593,7 @@ def test_empty_prototypes_of_one_mixture_do_not_see_the_others(kernel: str) -> N
     problem = _far_start(kernel)
     weights = torch.stack([torch.ones(8), torch.arange(8) < 1, torch.full((8,), 1e-9)]).double()
     weights[1] *= 1e6
-    samples = problem.samples * torch.tensor([1.0, -1.0, 1.0]).view(3, 1, 1)
+    samples = problem.samples.expand(3, -1, -1)
     together = problem.fit(samples=samples, weights=weights, n_iter=3).means
     for b in range(3):
         alone = problem.fit(samples=samples[b : b + 1], weights=weights[b : b + 1], n_iter=3).means
@@ -701,6 +702,46 @@ def test_what_an_accelerator_is_to_assert_comes_with_the_message(monkeypatch) ->
         require(torch.tensor(False), "what is wrong")
 
 
+def test_the_host_looks_on_the_cpu_alone_and_not_while_a_graph_is_made(monkeypatch) -> None:
+    assert _host_may_look(torch.zeros(1))
+    assert not _host_may_look(torch.zeros(1, device="meta"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not _host_may_look(torch.zeros(1))
+    assert not _host_may_look(torch.zeros(1, device="meta"))
+
+
+def test_starts_are_those_asked_for() -> None:
+    samples, weights = torch.randn(2, 9, 4) * torch.rand(2, 9, 1) * 9, torch.rand(2, 9)
+    random = fit_mixture(samples, k=3, n_iter=0, generator=_seeded()).means
+    assert torch.equal(random[1], random_directions(3, 4, generator=_seeded())[0])
+    uniforms = random_uniforms(3, generator=_seeded())
+    chosen = {}
+    for kernel in KERNELS:
+        given = dict(k=3, kernel=kernel, n_iter=0, init="kmeans++", generator=_seeded())
+        chosen[kernel] = fit_mixture(samples, weights, **given).means
+        expected = kmeans_plus_plus(samples, weights, uniforms.to(samples), kernel=kernel)
+        assert torch.equal(chosen[kernel], expected)
+    assert not torch.equal(*chosen.values())
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float64, torch.float16])
+def test_weights_of_another_type_become_that_of_the_samples(dtype: torch.dtype) -> None:
+    weights = torch.tensor([[1, 1, 0], [0, 1, 1]])
+    given = dict(k=2, init="kmeans++")
+    plain = fit_mixture(SAMPLES, weights.float(), **given, generator=_seeded())
+    other = fit_mixture(SAMPLES, weights.to(dtype), **given, generator=_seeded())
+    assert other.log_likelihood.dtype == torch.float32
+    assert torch.equal(other.log_likelihood, plain.log_likelihood)
+
+
+def test_a_batch_gives_the_same_with_gradients_and_without() -> None:
+    samples, start = torch.randn(2, 2, 4), torch.randn(2, 2, 4)
+    without = fit_mixture(samples, k=2, init=start)
+    within = fit_mixture(samples.clone().requires_grad_(), k=2, init=start)
+    torch.testing.assert_close(within.means.detach(), without.means)
+    torch.testing.assert_close(within.log_likelihood.detach(), without.log_likelihood)
+
+
 def test_starting_means_of_another_precision_become_that_of_the_samples() -> None:
     start = torch.randn(1, 2, 4)
     single = fit_mixture(SAMPLES, k=2, init=start)
@@ -711,8 +752,9 @@ def test_starting_means_of_another_precision_become_that_of_the_samples() -> Non
 
 def test_kappa_is_that_of_the_paper_where_nothing_is_said() -> None:
     means = torch.randn(2, 3, 4)
-    cosines = SAMPLES @ F.normalize(means, dim=2).transpose(1, 2)
-    torch.testing.assert_close(responsibilities(SAMPLES, means), (20 * cosines).softmax(dim=2))
+    short = torch.randn(2, 5, 4) / 50
+    cosines = short @ F.normalize(means, dim=2).transpose(1, 2)
+    torch.testing.assert_close(responsibilities(short, means), (20 * cosines).softmax(dim=2))
     assert torch.equal(log_likelihood(SAMPLES, means), log_likelihood(SAMPLES, means, kappa=20.0))
     said = fit_mixture(SAMPLES, k=2, kappa=20.0, n_iter=10, generator=_seeded())
     assert torch.equal(fit_mixture(SAMPLES, k=2, generator=_seeded()).means, said.means)
