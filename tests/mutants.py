@@ -7,7 +7,6 @@ program, written otherwise, which ``tests/equal_mutants.toml`` has with its reas
 tests. A gap ends this script with an error, and so does a reason whose mutant is gone.
 """
 
-import json
 import platform
 import re
 import subprocess
@@ -43,12 +42,12 @@ def mutmut(*arguments: str, quiet: bool = False) -> str:
     return done.stdout or ""
 
 
-def outcomes(module: str) -> dict[str, str]:
-    """Name of each mutant of a module -> what became of it."""
-    from mutmut.stats import status_by_exit_code
-
-    kept = json.loads((ROOT / "mutants" / "pmms" / f"{module}.py.meta").read_text("utf-8"))
-    return {name: status_by_exit_code[code] for name, code in kept["exit_code_by_key"].items()}
+def outcomes(said: str) -> dict[str, dict[str, str]]:
+    """Module -> name of each of its mutants -> what became of it, from ``mutmut results --all``."""
+    found: dict[str, dict[str, str]] = {module: {} for module in MODULES}
+    for name, outcome in re.findall(r"^\s*(pmms\.\S+): (.+)$", said, re.MULTILINE):
+        found[name.split(".")[1]][name] = outcome
+    return found
 
 
 def described(module: str, name: str) -> str:
@@ -106,12 +105,13 @@ def read_reasons() -> dict[str, str]:
 def main() -> None:
     began = time.monotonic()
     mutmut("run", *sys.argv[1:])
-    found = {}
-    for module in MODULES:
-        found[module] = [
+    found = {
+        module: [
             (name if outcome in NOTICED else described(module, name), outcome)
-            for name, outcome in outcomes(module).items()
+            for name, outcome in of_module.items()
         ]
+        for module, of_module in outcomes(mutmut("results", "--all", "true", quiet=True)).items()
+    }
     reasons = read_reasons()
     counts, gaps, used = judged(found, reasons)
     met = {mutant for mutants in found.values() for mutant, _ in mutants}

@@ -122,7 +122,7 @@ def test_defaults_are_those_of_the_paper() -> None:
         ("prototype_scale", "raw", "prototype_scale must be one of feature, unit; got 'raw'"),
         ("gradient", True, "gradient must be one of none, means, em; got True"),
         ("mask_partition", "soft", "mask_partition must be one of weights, product; got 'soft'"),
-        ("fusion", "max", "fusion must be one of mean, sum; got 'max'"),
+        ("fusion", "min", "fusion must be one of mean, sum, max; got 'min'"),
         ("prob_map_at", "both", "prob_map_at must be one of fusion, residual; got 'both'"),
         ("p_conv_kappa", 0.0, "p_conv_kappa must be None or .* > 0; got 0.0"),
         ("p_conv_kappa", float("inf"), "p_conv_kappa .*inf"),

@@ -1,7 +1,7 @@
 """The script of mutation testing: what it counts, and that its reasons can be read."""
 
 import mutants
-from mutants import MODULES, ROOT, is_wording, judged, read_reasons
+from mutants import MODULES, ROOT, is_wording, judged, outcomes, read_reasons
 
 SAME = "heads.f: return sorted(a, key=size) => return sorted(a)"
 
@@ -13,6 +13,14 @@ def test_wording_is_letters_in_a_sentence_and_nothing_else() -> None:
     assert not is_wording('heads.f: einsum("bkc,bchw->bkhw", a) => einsum("BKC,BCHW->BKHW", a)')
     assert not is_wording("metrics.f: a + b => a - b")
     assert not is_wording('metrics.f: if a > 1: say("no class") => if a > 2: say("no class")')
+
+
+def test_outcomes_are_read_from_what_mutmut_prints() -> None:
+    first, second = "pmms.heads.x_f__mutmut_1", "pmms.metrics.xǁAǁf__mutmut_12"
+    found = outcomes(f"    {first}: killed\n    {second}: no tests\n")
+    assert found == {
+        "heads": {first: "killed"}, "metrics": {second: "no tests"}, "episodes": {}, "mixture": {}
+    }  # fmt: skip
 
 
 def test_every_mutant_is_counted_once() -> None:
