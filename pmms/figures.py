@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -119,11 +120,14 @@ def outline(axes: Axes, mask: Tensor | np.ndarray, *, colour: str = TARGET) -> A
 def show_errors(
     axes: Axes, image: Tensor, prediction: Tensor, target: Tensor, title: str = ""
 ) -> Axes:
-    """Draw a prediction (H, W) against its target (H, W; 255 void).
+    """Draw a prediction (H, W) against its target (H, W; 255 void), over the picture in grey.
 
     Green is right, vermilion is missed, blue is false; void is left clear.
     """
-    show(axes, image, title)
+    # In colours of its own a picture would be taken for right, missed or false.
+    white = 255 if image.dtype == torch.uint8 else 1
+    axes.imshow(picture(image).mean(axis=-1), cmap="gray", vmin=0, vmax=white)
+    _bare(axes, title)
     predicted, true = np.asarray(prediction) == 1, np.asarray(target) == 1
     known = np.asarray(target) != 255
     for region, colour in (

@@ -133,6 +133,56 @@ def scores(
             episode's class is not in ``classes``, a class has no foreground pixel in any target
             or prediction (its IoU is 0 / 0), or ``confidence`` or ``resamples`` is out of range.
     """
+    class_iou, resampled = _bootstrapped(class_ids, counts, classes, resamples, seed)
+    total = counts.cpu().numpy().astype(np.float64).sum(axis=0)
+    foreground_iou, background_iou = total[0] / total[1], _ratio(total[2], total[3])
+    return Scores(
+        class_iou=class_iou,
+        miou=float(np.mean(list(class_iou.values()))),
+        fb_iou=float(50 * (foreground_iou + background_iou)),
+        episodes=len(class_ids),
+        interval=_percentiles(resampled, confidence),
+    )
+
+
+def paired_gain(
+    class_ids: Tensor,
+    counts: Tensor,
+    than: Tensor,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[float, tuple[float, float]]:
+    """How much larger one mIoU is than another of the same episodes, in points, and its interval.
+
+    An easy episode is easy for both, so the difference varies less than either score: two
+    intervals of ``scores`` that overlap do not say that the difference may be zero. Its own
+    interval is the percentile bootstrap with the same resamples on both sides.
+
+    Args:
+        class_ids, confidence, resamples, seed: as in ``scores``.
+        counts: (N, 4), integer, from ``episode_counts``.
+        than: the same for what it is compared with, one row for the same episode.
+
+    Raises:
+        TypeError, ValueError: as in ``scores``.
+    """
+    (iou, drawn), (other_iou, other_drawn) = (
+        _bootstrapped(class_ids, side, None, resamples, seed) for side in (counts, than)
+    )
+    gain = np.mean(list(iou.values())) - np.mean(list(other_iou.values()))
+    return float(gain), _percentiles(drawn - other_drawn, confidence)
+
+
+def _bootstrapped(
+    class_ids: Tensor,
+    counts: Tensor,
+    classes: Iterable[int] | None,
+    resamples: int,
+    seed: int,
+) -> tuple[dict[int, float], np.ndarray]:
+    """IoU of each class, ids ascending, and the mIoU of each resample, in percent."""
     if class_ids.ndim != 1 or counts.shape != (len(class_ids), 4):
         raise ValueError(
             f"expected class_ids (N,) and counts (N, 4), got {tuple(class_ids.shape)} "
@@ -140,8 +190,6 @@ def scores(
         )
     if class_ids.is_floating_point() or counts.is_floating_point():
         raise TypeError(f"expected integers, got {class_ids.dtype} and {counts.dtype}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
     if resamples < 1:
         raise ValueError(f"resamples must be at least 1, got {resamples}")
     ids = class_ids.cpu().numpy()
@@ -162,18 +210,16 @@ def scores(
             )
         class_iou[class_id] = float(100 * intersection / union)
         resampled += _resampled_iou(rows, resamples=resamples, generator=generator)
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.nanpercentile(resampled / len(wanted), [tail, 100 - tail])
+    return class_iou, resampled / len(wanted)
 
-    total = table.sum(axis=0)
-    foreground_iou, background_iou = total[0] / total[1], _ratio(total[2], total[3])
-    return Scores(
-        class_iou=class_iou,
-        miou=float(np.mean(list(class_iou.values()))),
-        fb_iou=float(50 * (foreground_iou + background_iou)),
-        episodes=len(ids),
-        interval=(float(low), float(high)),
-    )
+
+def _percentiles(resampled: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The middle of some values that holds this share of them."""
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence}")
+    tail = 100 * (1 - confidence) / 2
+    low, high = np.nanpercentile(resampled, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 def _wanted_classes(ids: np.ndarray, classes: Iterable[int] | None) -> list[int]:

@@ -81,9 +81,15 @@ def test_outline(axes: Axes) -> None:
         assert not plain.collections
 
 
-def test_show_errors(axes: Axes) -> None:
+@pytest.mark.parametrize("white", [1, 255])
+def test_show_errors(axes: Axes, white: int) -> None:
     prediction, target = mask("##..", "##.."), mask("#v#.", "#.#v")
-    assert figures.show_errors(axes, torch.rand(3, 2, 4), prediction, target, "0.5") is axes
+    image = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1).expand(3, 2, 4) * white
+    image = image if white == 1 else image.to(torch.uint8)
+    assert figures.show_errors(axes, image, prediction, target, "0.5") is axes
+    below = axes.images[0]
+    assert np.asarray(below.get_array()) == pytest.approx(np.full((2, 4), white / 2), abs=0.5)
+    assert below.get_clim() == (0, white)
     drawn = tints(axes)
     assert drawn[figures.TARGET].tolist() == [[True, False] * 1 + [False] * 2] * 2
     assert drawn[figures.MISSED].tolist() == [[False, False, True, False]] * 2

@@ -7,7 +7,7 @@ from searching import examples
 from sklearn.metrics import jaccard_score
 from torch import Tensor
 
-from pmms.metrics import COLUMNS, Scores, episode_counts, scores
+from pmms.metrics import COLUMNS, Scores, episode_counts, paired_gain, scores
 
 
 def tensor(*rows: str) -> Tensor:
@@ -288,3 +288,53 @@ def test_scores_refuse_what_cannot_be_scored(ids, counts, settings, error, messa
 def test_scores_refuse_fractions():
     with pytest.raises(TypeError, match=r"expected integers, got torch.int64 and torch.float32"):
         scores(torch.tensor([1]), torch.tensor([[0.5, 1.0, 2.0, 3.0]]))
+
+
+def better(counts: Tensor) -> Tensor:
+    """Each episode with a tenth of its misses found."""
+    found = counts.clone()
+    found[:, 0] += (counts[:, 1] - counts[:, 0]) // 10
+    return found
+
+
+def test_gain_is_that_of_the_same_resamples_drawn_plainly():
+    ids, counts = random_episodes(45, 3)
+    other = random_episodes(45, 3, seed=1)[1]
+    generator, per_class = np.random.default_rng(0), []
+    for class_id in (1, 2, 3):
+        drawn = generator.integers(15, size=(1000, 15))
+        sides = (rows[ids == class_id].numpy()[drawn, :2].sum(axis=1) for rows in (counts, other))
+        per_class.append(np.subtract(*(100 * both / union for both, union in (s.T for s in sides))))
+    differences = np.mean(per_class, axis=0)
+    for settings, tails in (({}, [2.5, 97.5]), ({"confidence": 0.4}, [30, 70])):
+        gain, interval = paired_gain(ids, counts, other, **settings)
+        assert gain == pytest.approx(scores(ids, counts).miou - scores(ids, other).miou)
+        assert interval == pytest.approx(np.percentile(differences, tails), rel=1e-9)
+
+
+def test_gain_tells_apart_what_two_intervals_do_not():
+    ids, counts = random_episodes(100, 5)
+    gain, (low, high) = paired_gain(ids, better(counts), counts)
+    assert scores(ids, better(counts)).interval[0] < scores(ids, counts).interval[1]
+    assert 0 < low < gain < high
+
+
+def test_gain_over_itself_is_zero_and_turns_with_its_sides():
+    ids, counts = random_episodes(30, 2)
+    assert paired_gain(ids, counts, counts) == (0, (0, 0))
+    gain, (low, high) = paired_gain(ids, better(counts), counts, seed=3, resamples=50)
+    back, (lowest, highest) = paired_gain(ids, counts, better(counts), seed=3, resamples=50)
+    assert (back, lowest, highest) == pytest.approx((-gain, -high, -low))
+    assert paired_gain(ids, better(counts), counts, seed=4, resamples=50)[1] != (low, high)
+
+
+def test_gain_refuses_other_episodes():
+    ids, counts = random_episodes(10, 2)
+    with pytest.raises(ValueError, match=r"got \(10,\) and \(9, 4\)"):
+        paired_gain(ids, counts, counts[1:])
+    with pytest.raises(ValueError, match="confidence must lie between 0 and 1"):
+        paired_gain(ids, counts, counts, confidence=1.0)
+    with pytest.raises(ValueError, match="resamples must be at least 1"):
+        paired_gain(ids, counts, counts, resamples=0)
+    with pytest.raises(TypeError, match="expected integers"):
+        paired_gain(ids, counts, counts / 2)
