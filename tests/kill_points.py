@@ -24,6 +24,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ from fakes import with_tiny_backbone  # noqa: E402
 from faulty_server import Faults, serving  # noqa: E402
 from test_archives import tree  # noqa: E402
 from test_workflow import RUNS, Sweep  # noqa: E402
+from tqdm.auto import tqdm  # noqa: E402
 
 import pmms  # noqa: E402  (before torchvision)
 from pmms import experiment  # noqa: E402
@@ -87,6 +89,8 @@ def forked(work: Callable[[Path], object]) -> Callable[[Path], int]:
             return child
         os.setpgrp()
         torch.set_num_threads(1)
+        # A lock of its own: tqdm's is shared with children, and one killed while it draws keeps it.
+        tqdm.set_lock(threading.RLock())
         code = 1
         try:
             work(folder)
