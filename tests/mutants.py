@@ -7,11 +7,11 @@ program, written otherwise, which ``tests/equal_mutants.toml`` has with its reas
 tests. A gap ends this script with an error, and so does a reason whose mutant is gone.
 """
 
+import json
 import platform
 import re
 import subprocess
 import sys
-import time
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -48,6 +48,15 @@ def outcomes(said: str) -> dict[str, dict[str, str]]:
     for name, outcome in re.findall(r"^\s*(pmms\.\S+): (.+)$", said, re.MULTILINE):
         found[name.split(".")[1]][name] = outcome
     return found
+
+
+def duration(found: dict[str, dict[str, str]], folder: Path) -> float:
+    """Seconds that all mutants took, also those of a run that was stopped and resumed."""
+    total = 0.0
+    for module, of_module in found.items():
+        kept = json.loads((folder / f"{module}.py.meta").read_text("utf-8"))["durations_by_key"]
+        total += sum(kept.get(name) or 0.0 for name in of_module)
+    return total
 
 
 def described(module: str, name: str) -> str:
@@ -103,14 +112,14 @@ def read_reasons() -> dict[str, str]:
 
 
 def main() -> None:
-    began = time.monotonic()
     mutmut("run", *sys.argv[1:])
+    by_name = outcomes(mutmut("results", "--all", "true", quiet=True))
     found = {
         module: [
             (name if outcome in NOTICED else described(module, name), outcome)
             for name, outcome in of_module.items()
         ]
-        for module, of_module in outcomes(mutmut("results", "--all", "true", quiet=True)).items()
+        for module, of_module in by_name.items()
     }
     reasons = read_reasons()
     counts, gaps, used = judged(found, reasons)
@@ -124,7 +133,7 @@ def main() -> None:
         parameters={"modules": list(MODULES), "python": platform.python_version()},
         protocol={"name": "mutants"},
         scores={"modules": {m: dict(seen) for m, seen in counts.items()}, "reasons": dict(used)},
-        seconds={"mutants": time.monotonic() - began},
+        seconds={"mutants": duration(by_name, ROOT / "mutants" / "pmms")},
         peak_memory_mb=peak_memory_mb(),
         environment=environment("cpu"),
     )

@@ -1,7 +1,9 @@
 """The script of mutation testing: what it counts, and that its reasons can be read."""
 
+import json
+
 import mutants
-from mutants import MODULES, ROOT, is_wording, judged, outcomes, read_reasons
+from mutants import MODULES, ROOT, duration, is_wording, judged, outcomes, read_reasons
 
 SAME = "heads.f: return sorted(a, key=size) => return sorted(a)"
 
@@ -21,6 +23,13 @@ def test_outcomes_are_read_from_what_mutmut_prints() -> None:
     assert found == {
         "heads": {first: "killed"}, "metrics": {second: "no tests"}, "episodes": {}, "mixture": {}
     }  # fmt: skip
+
+
+def test_time_is_that_of_the_mutants_there_are(tmp_path) -> None:
+    known, unmeasured, gone = (f"pmms.heads.x_f__mutmut_{i}" for i in (1, 2, 3))
+    kept = {"durations_by_key": {known: 1.5, unmeasured: None, gone: 9.0}}
+    (tmp_path / "heads.py.meta").write_text(json.dumps(kept), "utf-8")
+    assert duration({"heads": {known: "killed", unmeasured: "no tests"}}, tmp_path) == 1.5
 
 
 def test_every_mutant_is_counted_once() -> None:
