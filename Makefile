@@ -12,7 +12,8 @@
 #   PROFILE=mini      or paper
 #   TABLES="table-1"  these tables; NAMES="..." these records; without both, all
 #   PROTOCOL=ours     of the paper profile
-#   CORES=2           runs at once, of one thread each; GPUS=1 runs at once with a GPU each
+#   CORES=2           runs at once, of one thread each; on this machine alone, as a cluster counts for itself
+#   GPUS=1            of the paper profile: runs at once, with a GPU and five of the CORES each
 #   WHERE=local       or slurm, a folder of workflow/profiles
 #   CONFIG=           further settings of workflow/Snakefile, as NAME=VALUE
 
@@ -26,8 +27,8 @@ PROFILE = mini
 PROTOCOL =
 TABLES =
 NAMES =
-CORES = 2
 GPUS = 1
+CORES = $(if $(filter paper,$(PROFILE)),$(shell expr 5 '*' $(GPUS)),2)
 WHERE = local
 CONFIG =
 
@@ -94,7 +95,7 @@ notebooks: $(READY)  ## run all notebooks and write their outputs into notebooks
 	$(PY) book/tools/run_notebooks.py --in-place
 
 SNAKEMAKE = $(PY) -m snakemake -s workflow/Snakefile --workflow-profile workflow/profiles/$(WHERE) \
-  --cores $(CORES) $(if $(filter local,$(WHERE)),--resources gpu=$(GPUS))
+  $(if $(filter local,$(WHERE)),--cores $(CORES) --resources gpu=$(GPUS))
 SWEEP = --config profile=$(PROFILE) tables="$(TABLES)" names="$(NAMES)" \
   protocol=$(PROTOCOL) $(CONFIG)
 

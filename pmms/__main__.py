@@ -118,7 +118,7 @@ def run_command(options: argparse.Namespace) -> None:
 
 
 def predict_command(options: argparse.Namespace) -> None:
-    """Segment a picture of one's own."""
+    """Segment a picture of your own."""
     from PIL import Image
 
     from pmms.checkpoints import load_model
@@ -155,7 +155,10 @@ def tables_command(options: argparse.Namespace) -> None:
     """Write all tables from the run records, and fill those of the README and the book."""
     from pmms.tables import PAGES, fill_files, write_tables
 
-    output = options.output or Path(options.results) / "tables" / options.profile
+    # The tables of another protocol do not take the place of these.
+    of_protocol = "" if options.protocol == "ours" else f"-{options.protocol}"
+    folder = options.profile + of_protocol
+    output = options.output or Path(options.results) / "tables" / folder
     changed = write_tables(options.results, output, options.profile, protocol=options.protocol)
     files = options.files or [page for page in PAGES if Path(page).is_file()]
     changed += fill_files(options.results, files)

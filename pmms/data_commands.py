@@ -93,7 +93,7 @@ def _add_prepare(commands: Any) -> None:
     sub.add_argument("--year", type=int, default=2017, choices=(2017, 2014), help="which COCO")
     sub.add_argument(
         "--splits", nargs="+", default=["train", "val"], choices=("train", "val"),
-        help="which photos; val alone is 0.8 GB",
+        help="which photos; val alone is 1.1 GB",
     )  # fmt: skip
     fetched(sub)
 

@@ -1,6 +1,7 @@
 """Settings of all tests."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,10 @@ import torch
 from hypothesis import settings
 
 import pmms  # noqa: F401  (before torchvision, see pmms/_torchvision.py)
+
+# A shell that starts a command in the background has it ignore Ctrl-C; tests of Ctrl-C need it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Several test processes share the cores, and sums depend on how threads split them.
 torch.set_num_threads(1)

@@ -94,9 +94,9 @@ def test_the_pretence_works() -> None:
         assert x[..., None, 0].shape == (3, 4, 1)
         x[..., 1:3].add_(1)
         for read in (bool, float, torch.Tensor.item):
-            with pytest.raises(RuntimeError, match=r"_local_scalar_dense|not linked"):
+            with pytest.raises(RuntimeError, match=r"_local_scalar_dense|not linked|CUDA driver"):
                 read(x.sum())
-        with pytest.raises(RuntimeError, match=r"nonzero|not linked"):
+        with pytest.raises(RuntimeError, match=r"nonzero|not linked|CUDA driver"):
             x.nonzero()
         with pytest.raises(RuntimeError, match="devices"):
             x + torch.ones(3, 4, 5)

@@ -95,7 +95,9 @@ def test_both_layouts_show_the_same(kitchen):
 
 
 def test_the_page_has_the_commands_that_are_tested():
-    assert [command.split()[1] for command in COMMANDS] == ["folds", "run", "run", "run", "predict"]
+    assert [command.split()[1] for command in COMMANDS] == [
+        "folds", "run", "run", "train", "predict", "run", "predict",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{COMMANDS.index(c)}-{c.split()[1]}")
@@ -104,12 +106,14 @@ def test_commands_of_the_page(command, here, capsys):
         command = command.replace(long, short)
     program, name, *arguments = shlex.split(command)
     assert program == "pmms"
-    if name == "run":
+    if name in {"run", "train"}:
         arguments += ["--workers", "0"]
     assert main([name, *arguments]) == 0
     printed = capsys.readouterr().out
     if name == "folds":
         assert printed.splitlines()[1] == "fold 1: cup (3), plate (4)"
+    elif name == "train":
+        assert (here / "kitchen" / "model.safetensors").is_file()  # and used by the next
     elif name == "predict":
         with Image.open(here / "kitchen" / "found" / "102_mask.png") as mask:
             assert mask.size == (128, 96)

@@ -175,6 +175,25 @@ def test_make_works_in_a_copy_of_a_checkout_that_cannot_be_written(tmp_path: Pat
     assert (elsewhere / "book" / "index.md").stat().st_mode & 0o200
 
 
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ("", "--cores 2 --resources gpu=1"),
+        ("PROFILE=paper GPUS=3", "--cores 15 --resources gpu=3"),  # five for each GPU
+        ("PROFILE=paper GPUS=3 CORES=6", "--cores 6 --resources gpu=3"),
+        ("PROFILE=paper WHERE=slurm", ""),  # cores here would be taken from the jobs there
+    ],
+)
+def test_make_tables_asks_for_cores_on_this_machine_alone(settings: str, expected: str) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+    done = subprocess.run(
+        ["make", "-n", "tables", "VENV=", *settings.split()],
+        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    found = re.search(r"workflow/profiles/\w+\s+(.*?)\s*--config", done.stdout, re.DOTALL)
+    assert found.group(1) == expected
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "book/index.md", ".ci/run"])
 def test_documented_make_commands_exist(name: str) -> None:
     commands = re.findall(r"(?:^|`|&& )make (?:[A-Z_]+=\S* )*([a-z-]+)", _text(name), re.MULTILINE)

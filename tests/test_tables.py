@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 RECORDS = [
     path
     for path in sorted((ROOT / "results").glob("*.json"))
-    if not path.stem.startswith("bench-")  # see test_benchmarks.py
+    if not path.stem.startswith(("bench-", "trust-"))  # see test_benchmarks.py, test_trust_page.py
 ]
 
 

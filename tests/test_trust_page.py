@@ -4,16 +4,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import test_bad_input_data
 import test_bad_input_files
 import test_bad_input_numbers
 import test_bad_input_pictures
 
-from pmms.results import RunRecord, environment
+from pmms.results import RunRecord, environment, load_record
 from pmms.trust_tables import KILL_POINTS, KILLED, kill_points, mutants
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "book" / "trust.md").read_text("utf-8")
+RECORDS = sorted((ROOT / "results").glob("trust-*.json"))
 TABLES = (
     test_bad_input_data,
     test_bad_input_files,
@@ -53,6 +55,18 @@ def test_bounds_on_the_page_are_those_of_the_tests() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert "PMMS_SEARCH=20 PMMS_EPISODES=10000" in makefile
     assert "fail_under = 95" in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_committed_records_are_of_whole_runs_without_a_loss(path: Path) -> None:
+    committed = load_record(path)
+    assert (committed.status, committed.name) == ("complete", path.stem)
+    assert re.fullmatch(r"[0-9a-f]{12}", committed.environment["commit"])
+    if path.stem == "trust-mutants":
+        assert all(seen["not found"] == 0 for seen in committed.scores["modules"].values())
+    else:
+        assert committed.scores["kills"] == committed.parameters["moments"] == 30
+        assert committed.scores["ends"] > 0  # one that differs ends the script
 
 
 def record(name: str, scores: dict[str, Any], folder: Path) -> None:
