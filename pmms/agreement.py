@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 from torch import Tensor
 
 from pmms.datasets.parts import PartsVOC
@@ -31,6 +31,8 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 DEFAULT: Mapping[str, Any] = {
     "k": 3, "kappa": 20.0, "kernel": "vmf", "init": "random", "unit": True,
 }  # fmt: skip
+KINDS = ("nmi", "ami", "purity")
+"""Measures of agreement."""
 REFERENCES = ("random", "position")
 """Assignments that see no feature: by dice, and k-means on the position in the image."""
 
@@ -115,21 +117,27 @@ def purity(owner: np.ndarray, parts: np.ndarray) -> float:
 def agreement(
     objects: Sequence[PartObject], assign: Callable[[PartObject], np.ndarray]
 ) -> dict[str, dict[int, float]]:
-    """NMI and purity by class, means over its objects.
+    """NMI, AMI and purity by class, means over its objects.
+
+    NMI and purity rise with the number of prototypes even where these are dealt out by dice. AMI is
+    NMI less what dice would get (Vinh, Epps and Bailey, JMLR 2010): 0 for dice, 1 at best.
 
     Args:
         objects: what is measured.
         assign: of an object, gives the prototype of each sample, (N,).
 
     Returns:
-        "nmi" and "purity" -> class -> mean, 0 to 1.
+        "nmi", "ami" and "purity" -> class -> mean.
     """
-    by_class: dict[str, dict[int, list[float]]] = {"nmi": {}, "purity": {}}
+    by_class: dict[str, dict[int, list[float]]] = {kind: {} for kind in KINDS}
     for one in objects:
         owner = assign(one)
-        nmi = float(normalized_mutual_info_score(one.parts, owner))
-        by_class["nmi"].setdefault(one.class_id, []).append(nmi)
-        by_class["purity"].setdefault(one.class_id, []).append(purity(owner, one.parts))
+        for kind, value in (
+            ("nmi", normalized_mutual_info_score(one.parts, owner)),
+            ("ami", adjusted_mutual_info_score(one.parts, owner)),
+            ("purity", purity(owner, one.parts)),
+        ):
+            by_class[kind].setdefault(one.class_id, []).append(float(value))
     return {
         name: {class_id: float(np.mean(values)) for class_id, values in sorted(of.items())}
         for name, of in by_class.items()
@@ -169,9 +177,9 @@ def agreement_record(
     """All settings and references on the same objects, as a run record.
 
     Its scores: "objects", "classes" and "parts" (of an object, on average) say what was measured;
-    "settings" has for each of ``SETTINGS`` and ``REFERENCES`` the "nmi" and "purity", and "gain",
-    its NMI minus that of the default setting; each with its interval, whose unit is the class (see
-    :func:`pmms.margins.mean_and_interval`).
+    "settings" has for each of ``SETTINGS`` and ``REFERENCES`` the "nmi", "ami" and "purity", and
+    "gain", its AMI minus that of the default setting; each with its interval, whose unit is the
+    class (see :func:`pmms.margins.mean_and_interval`).
     """
     start = time.perf_counter()
     objects = part_objects(data, bank, settings)
@@ -186,10 +194,9 @@ def agreement_record(
                 assign = _bound(assign_by_reference, name=name, seed=seed)
             runs.append(agreement(objects, assign))
         measured[name] = {
-            kind: np.mean([list(run[kind].values()) for run in runs], axis=0)
-            for kind in ("nmi", "purity")
+            kind: np.mean([list(run[kind].values()) for run in runs], axis=0) for kind in KINDS
         }
-    default = measured[f"K = {DEFAULT['k']}"]["nmi"]
+    default = measured[f"K = {DEFAULT['k']}"]["ami"]
     scores = {
         "objects": len(objects),
         "classes": len(default),
@@ -197,7 +204,7 @@ def agreement_record(
         "settings": {
             name: {
                 **{kind: mean_and_interval(list(values)) for kind, values in of_name.items()},
-                "gain": mean_and_interval(list(of_name["nmi"] - default)),
+                "gain": mean_and_interval(list(of_name["ami"] - default)),
             }
             for name, of_name in measured.items()
         },

@@ -56,6 +56,7 @@ class Finding:
         unit: what ``values`` are of, "pairs" or "classes".
         values: fold -> differences, percent points; a fold without any is missing.
         folds: those that a verdict needs.
+        planned: how many differences there are when all runs are made.
         paper: the paper's difference; None where it gives none.
     """
 
@@ -63,6 +64,7 @@ class Finding:
     unit: Literal["pairs", "classes"]
     values: Mapping[int, tuple[float, ...]]
     folds: tuple[int, ...]
+    planned: int = 0
     paper: float | None = None
 
     @property
@@ -169,11 +171,13 @@ def find(claim: Claim, profile: str = "mini", *, results: Path | str = "results"
         if of_fold:
             values[fold] = _by_class(of_fold) if by_class else _by_pair(of_fold, of_row.table)
     given = "mean" in row.paper and "mean" in than.paper
+    planned = set(of_row.table.cells(row)) & set(of_than.table.cells(than))
     return Finding(
         claim=claim,
         unit="classes" if by_class else "pairs",
         values=values,
         folds=of_row.table.folds,
+        planned=0 if by_class else len(planned),
         paper=row.paper["mean"] - than.paper["mean"] if given else None,
     )
 
@@ -234,18 +238,23 @@ def spread(findings: Iterable[Finding]) -> float | None:
 
 
 def claims_sheet(findings: Iterable[Finding], *, title: str = "Claims") -> Sheet:
-    """Findings as a table: the paper's difference, ours, how many, and the verdict."""
+    """Findings as a table: the paper's difference, ours, how many, and the verdict.
+
+    A verdict that holds or not is one "so far" while runs are missing: to look again after each
+    run, and to stop when the interval leaves zero, finds differences where there are none.
+    """
     rows = []
     for found in findings:
         known = found.verdict
         missing = known == "undecided" and not found.complete
+        early = "hold" in known and len(found.all_values) < found.planned
         rows.append((
             found.claim.text,
             NONE if found.paper is None else signed(found.paper),
             _measured(found),
             _counted(found),
             f"{found.folds_for} of {len(found.values)}" if found.values else NONE,
-            f"{known}, runs missing" if missing else known,
+            f"{known}, runs missing" if missing else f"{known} so far" if early else known,
         ))  # fmt: skip
     return Sheet(
         title=title, header=("claim", "paper", "ours", "from", "folds above 0", "verdict"),
@@ -263,7 +272,8 @@ def _measured(found: Finding) -> str:
 def _counted(found: Finding) -> str:
     count = len(found.all_values)
     unit = {"pairs": "pair", "classes": "class"}[found.unit] if count == 1 else found.unit
-    return f"{count} {unit}" if count else NONE
+    of_planned = f" of {found.planned}" if count < found.planned else ""
+    return f"{count}{of_planned} {found.unit if of_planned else unit}" if count else NONE
 
 
 def _power(count: int, effect: float, tail: float) -> float:

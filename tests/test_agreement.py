@@ -55,8 +55,9 @@ def test_purity_counts_the_commonest_part_of_each_prototype() -> None:
 def test_em_finds_parts_that_features_tell_apart() -> None:
     objects = [made_object(3, seed=n) for n in range(4)] + [made_object(7)]
     found = agreement(objects, lambda one: assign_by_em(one, seed=0, init="kmeans++"))
-    assert list(found["nmi"]) == list(found["purity"]) == [3, 7]
-    assert min(found["nmi"].values()) > 0.99
+    assert list(found) == list(module.KINDS)
+    assert list(found["nmi"]) == list(found["ami"]) == list(found["purity"]) == [3, 7]
+    assert min(*found["nmi"].values(), *found["ami"].values()) > 0.99
     one = agreement(objects, lambda one: assign_by_em(one, seed=0, k=1))
     assert one["nmi"][3] == 0
     assert one["purity"][3] == pytest.approx(1 / 3)
@@ -65,6 +66,18 @@ def test_em_finds_parts_that_features_tell_apart() -> None:
 def test_features_that_know_nothing_give_no_agreement() -> None:
     blurred = [made_object(1, spread=1000.0, seed=n) for n in range(10)]
     assert agreement(blurred, lambda one: assign_by_em(one, seed=0))["nmi"][1] < 0.15
+
+
+def test_chance_raises_nmi_with_k_and_leaves_ami_alone() -> None:
+    objects = [made_object(1, seed=n) for n in range(30)]
+
+    def dice(k: int) -> dict[str, dict[int, float]]:
+        generator = np.random.default_rng(0)
+        return agreement(objects, lambda one: generator.integers(k, size=len(one.parts)))
+
+    few, many = dice(2), dice(12)
+    assert many["nmi"][1] > 4 * few["nmi"][1] > 0
+    assert abs(few["ami"][1]) < 0.02 > abs(many["ami"][1])
 
 
 def test_references_see_positions_or_nothing() -> None:
@@ -106,6 +119,7 @@ def test_record_has_every_setting_with_its_interval(
     assert found["K = 1"]["nmi"]["mean"] == 0
     assert found["K = 3"]["nmi"]["mean"] > found["random"]["nmi"]["mean"]
     for of_name in found.values():
+        assert set(of_name) == {*module.KINDS, "gain"}
         assert of_name["nmi"]["n"] == record.scores["classes"]
         assert of_name["nmi"]["low"] <= of_name["nmi"]["mean"] <= of_name["nmi"]["high"]
 

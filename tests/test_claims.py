@@ -187,12 +187,18 @@ def test_sheet_says_how_much_there_is() -> None:
         found({0: (2.0,)}),
         found({0: (2.0,) * 9, 1: (-1.0,)}, unit="classes", folds=(0, 1)),
         found({}),
+        found(sure, planned=20),
+        found({0: (2.0,)}, planned=20),
+        found(sure, planned=8),
     ]
     assert [row[1:] for row in claims_sheet(findings).rows] == [
         ("+3.34", "+3.00 ± 0.84", "8 pairs", "4 of 4", "holds"),
         ("–", "+2.00", "1 pair", "1 of 1", "undecided, runs missing"),
         ("–", "+1.70 ± 0.68", "10 classes", "1 of 2", "holds"),
         ("–", "not run", "–", "–", "not run"),
+        ("–", "+3.00 ± 0.84", "8 of 20 pairs", "4 of 4", "holds so far"),
+        ("–", "+2.00", "1 of 20 pairs", "1 of 1", "undecided, runs missing"),
+        ("–", "+3.00 ± 0.84", "8 pairs", "4 of 4", "holds"),
     ]
 
 
