@@ -94,6 +94,15 @@ class Finding:
         return set(self.folds) <= self.values.keys() and len(self.all_values) >= LEAST
 
     @property
+    def early(self) -> bool:
+        """Whether it holds or does not, and runs are missing.
+
+        To look again after each run, and to stop when the interval leaves zero, finds differences
+        where there are none.
+        """
+        return "hold" in self.verdict and len(self.all_values) < self.planned
+
+    @property
     def folds_for(self) -> int:
         """Number of folds whose mean difference is above zero."""
         return sum(statistics.fmean(values) > 0 for values in self.values.values())
@@ -238,23 +247,18 @@ def spread(findings: Iterable[Finding]) -> float | None:
 
 
 def claims_sheet(findings: Iterable[Finding], *, title: str = "Claims") -> Sheet:
-    """Findings as a table: the paper's difference, ours, how many, and the verdict.
-
-    A verdict that holds or not is one "so far" while runs are missing: to look again after each
-    run, and to stop when the interval leaves zero, finds differences where there are none.
-    """
+    """Findings as a table: the paper's difference, ours, how many, and the verdict."""
     rows = []
     for found in findings:
         known = found.verdict
         missing = known == "undecided" and not found.complete
-        early = "hold" in known and len(found.all_values) < found.planned
         rows.append((
             found.claim.text,
             NONE if found.paper is None else signed(found.paper),
             _measured(found),
             _counted(found),
             f"{found.folds_for} of {len(found.values)}" if found.values else NONE,
-            f"{known}, runs missing" if missing else f"{known} so far" if early else known,
+            f"{known}, runs missing" if missing else f"{known}{' so far' * found.early}",
         ))  # fmt: skip
     return Sheet(
         title=title, header=("claim", "paper", "ours", "from", "folds above 0", "verdict"),
