@@ -17,11 +17,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from scipy import stats
-
 from pmms.comparison import Comparison, compare
 from pmms.grid_rows import Table
-from pmms.intervals import CONFIDENCE, LEAST, t_interval
+from pmms.intervals import LEAST, t_interval
 from pmms.rendering import NONE, NOT_RUN, Sheet, signed
 from pmms.results import RunRecord
 
@@ -209,31 +207,6 @@ def whole_cells(comparison: Comparison) -> dict[tuple[int, int], dict[str, float
     }
 
 
-def pairs_needed(spread: float, *, resolve: float, power: float = 0.8) -> int:
-    """How many differences it takes for an interval that leaves zero out.
-
-    Args:
-        spread: standard deviation of the differences.
-        resolve: their true mean.
-        power: probability with which the 95 % t interval is to lie above zero.
-
-    Raises:
-        ValueError: unless spread and resolve are positive and power is between 0 and 1.
-    """
-    if spread <= 0 or resolve <= 0 or not 0 < power < 1:
-        raise ValueError(
-            "spread and resolve must be positive and power between 0 and 1, got "
-            f"{spread}, {resolve} and {power}"
-        )
-    tail = (1 + CONFIDENCE) / 2
-    # With a known spread; t distributions ask for more, never for less.
-    known = (stats.norm.ppf(tail) + stats.norm.ppf(power)) * spread / resolve
-    count = max(2, math.ceil(known**2))
-    while _power(count, resolve / spread, tail) < power:
-        count += 1
-    return count
-
-
 def spread(findings: Iterable[Finding]) -> float | None:
     """Standard deviation of the differences about their own means, pooled over findings.
 
@@ -278,12 +251,6 @@ def _counted(found: Finding) -> str:
     unit = {"pairs": "pair", "classes": "class"}[found.unit] if count == 1 else found.unit
     of_planned = f" of {found.planned}" if count < found.planned else ""
     return f"{count}{of_planned} {found.unit if of_planned else unit}" if count else NONE
-
-
-def _power(count: int, effect: float, tail: float) -> float:
-    """Probability that the t interval of so many differences lies above zero."""
-    free = count - 1
-    return float(stats.nct.sf(stats.t.ppf(tail, free), free, effect * math.sqrt(count)))
 
 
 def _by_pair(pairs: list[tuple[RunRecord, RunRecord]], table: Table) -> tuple[float, ...]:

@@ -17,7 +17,6 @@ from pmms.claims import (
     Finding,
     claims_sheet,
     find,
-    pairs_needed,
     spread,
     verdict,
     whole_cells,
@@ -26,6 +25,7 @@ from pmms.comparison import compare
 from pmms.difference_figures import show_differences
 from pmms.grid import tables
 from pmms.grid_rows import Table
+from pmms.power import pairs_needed
 
 CLAIM = Claim(text="PMMs over the baseline", table="table-1", row="PMMs", than="baseline")
 ENTRIES = ("model", "untrained", "wrong_support", "everything", "all_objects", "seen_classes")
