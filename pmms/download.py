@@ -173,8 +173,9 @@ def _checked(part: Path, path: Path, size: int | None, sha256: str | None) -> st
         raise ChecksumError(
             f"{text}; it is kept as {aside} to look at, and the next call starts afresh"
         ) from None
-    part.replace(path)
+    # First the note: a run killed between the two would leave it beside the file, for good.
     _note(path).unlink(missing_ok=True)
+    part.replace(path)
     return digest
 
 

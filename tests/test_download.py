@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faulty_server import Faults, serving
@@ -267,6 +268,46 @@ def test_a_damaged_note_is_no_harm(url: str, tmp_path: Path) -> None:
         (path.parent / "a.bin.part.json").write_text(note)
         assert fetch(url, path) == SUM
         assert whole(path)
+
+
+class Killed(BaseException):
+    """In place of a signal, at a moment of the test's choice."""
+
+
+def test_killed_before_any_change_of_names(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next run finds the file, or fetches it; nothing else is left beside it."""
+    left = 0
+
+    def killed_at_last(change: Any) -> Any:
+        def step(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            if left == 0:
+                raise Killed
+            left -= 1
+            return change(*args, **kwargs)
+
+        return step
+
+    for moment in range(100):
+        path = tmp_path / f"out{moment}" / "a.bin"
+        left = moment
+        with monkeypatch.context() as patch:
+            for owner, name in ((os, "replace"), (Path, "replace"), (Path, "unlink")):
+                patch.setattr(owner, name, killed_at_last(getattr(owner, name)))
+            try:
+                fetch(url, path)
+            except Killed:
+                ended = False
+            else:
+                ended = True
+        if not path.is_file():
+            fetch(url, path)
+        assert whole(path), moment
+        if ended:
+            break
+    assert moment >= 3, "the note, its name, the note removed, the file's name"
 
 
 def test_verify(tmp_path: Path) -> None:
