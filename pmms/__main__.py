@@ -156,8 +156,7 @@ def tables_command(options: argparse.Namespace) -> None:
     from pmms.tables import PAGES, fill_files, write_tables
 
     # The tables of another protocol do not take the place of these.
-    of_protocol = "" if options.protocol == "ours" else f"-{options.protocol}"
-    folder = options.profile + of_protocol
+    folder = options.profile + f"-{options.protocol}" * (options.protocol != "ours")
     output = options.output or Path(options.results) / "tables" / folder
     changed = write_tables(options.results, output, options.profile, protocol=options.protocol)
     files = options.files or [page for page in PAGES if Path(page).is_file()]

@@ -31,8 +31,6 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
 DEFAULT: Mapping[str, Any] = {
     "k": 3, "kappa": 20.0, "kernel": "vmf", "init": "random", "unit": True,
 }  # fmt: skip
-KINDS = ("nmi", "ami", "purity")
-"""Measures of agreement."""
 REFERENCES = ("random", "position")
 """Assignments that see no feature: by dice, and k-means on the position in the image."""
 
@@ -114,6 +112,14 @@ def purity(owner: np.ndarray, parts: np.ndarray) -> float:
     return float(sum(commonest) / len(parts))
 
 
+MEASURES: Mapping[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "nmi": normalized_mutual_info_score,
+    "ami": adjusted_mutual_info_score,
+    "purity": purity,
+}
+"""Of prototypes and true parts, (N,) each."""
+
+
 def agreement(
     objects: Sequence[PartObject], assign: Callable[[PartObject], np.ndarray]
 ) -> dict[str, dict[int, float]]:
@@ -129,15 +135,12 @@ def agreement(
     Returns:
         "nmi", "ami" and "purity" -> class -> mean.
     """
-    by_class: dict[str, dict[int, list[float]]] = {kind: {} for kind in KINDS}
+    by_class: dict[str, dict[int, list[float]]] = {name: {} for name in MEASURES}
     for one in objects:
         owner = assign(one)
-        for kind, value in (
-            ("nmi", normalized_mutual_info_score(one.parts, owner)),
-            ("ami", adjusted_mutual_info_score(one.parts, owner)),
-            ("purity", purity(owner, one.parts)),
-        ):
-            by_class[kind].setdefault(one.class_id, []).append(float(value))
+        for name, measure in MEASURES.items():
+            value = float(measure(owner, one.parts))
+            by_class[name].setdefault(one.class_id, []).append(value)
     return {
         name: {class_id: float(np.mean(values)) for class_id, values in sorted(of.items())}
         for name, of in by_class.items()
@@ -194,7 +197,7 @@ def agreement_record(
                 assign = _bound(assign_by_reference, name=name, seed=seed)
             runs.append(agreement(objects, assign))
         measured[name] = {
-            kind: np.mean([list(run[kind].values()) for run in runs], axis=0) for kind in KINDS
+            kind: np.mean([list(run[kind].values()) for run in runs], axis=0) for kind in MEASURES
         }
     default = measured[f"K = {DEFAULT['k']}"]["ami"]
     scores = {

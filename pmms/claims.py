@@ -165,12 +165,8 @@ def find(claim: Claim, profile: str = "mini", *, results: Path | str = "results"
         ValueError: an unknown table or row; or tables of protocols that differ in more than the
             number of shots.
     """
-    of_row = compare(claim.table, profile, results=results)
-    of_than = compare(claim.than_table, profile, results=results) if claim.than_table else of_row
-    _same_but_shots(of_row, of_than)
+    of_row, of_than, pairs = _paired(claim, profile, results)
     row, than = of_row.row(claim.row).row, of_than.row(claim.than).row
-    runs, others = runs_of(of_row, claim.row), runs_of(of_than, claim.than)
-    pairs = {key: (runs[key], others[key]) for key in runs.keys() & others.keys()}
     by_class = of_row.table.seed_name == "em_seed"
     values = {}
     for fold in of_row.table.folds:
@@ -187,6 +183,22 @@ def find(claim: Claim, profile: str = "mini", *, results: Path | str = "results"
         planned=0 if by_class else len(planned),
         paper=row.paper["mean"] - than.paper["mean"] if given else None,
     )
+
+
+def gain_beyond(
+    claim: Claim, other: Claim, profile: str = "mini", *, results: Path | str = "results"
+) -> list[float]:
+    """How much more the row of one claim gains than that of another: differences of differences.
+
+    mIoU in percent points, for each seed and fold with runs of all four rows, which are of trained
+    networks. Raises ValueError as :func:`find` does.
+    """
+    gains = []
+    for one in (claim, other):
+        of_row, _, pairs = _paired(one, profile, results)
+        gains.append({key: _by_pair([pair], of_row.table)[0] for key, pair in pairs.items()})
+    first, second = gains
+    return [first[key] - second[key] for key in sorted(first.keys() & second.keys())]
 
 
 def runs_of(comparison: Comparison, label: str) -> dict[tuple[int, int], RunRecord]:
@@ -251,6 +263,18 @@ def _counted(found: Finding) -> str:
     unit = {"pairs": "pair", "classes": "class"}[found.unit] if count == 1 else found.unit
     of_planned = f" of {found.planned}" if count < found.planned else ""
     return f"{count}{of_planned} {found.unit if of_planned else unit}" if count else NONE
+
+
+def _paired(
+    claim: Claim, profile: str, results: Path | str
+) -> tuple[Comparison, Comparison, dict[tuple[int, int], tuple[RunRecord, RunRecord]]]:
+    """The tables of a claim's two rows, and (seed, fold) -> the runs of both that are there."""
+    of_row = compare(claim.table, profile, results=results)
+    of_than = compare(claim.than_table, profile, results=results) if claim.than_table else of_row
+    _same_but_shots(of_row, of_than)
+    runs, others = runs_of(of_row, claim.row), runs_of(of_than, claim.than)
+    pairs = {key: (runs[key], others[key]) for key in runs.keys() & others.keys()}
+    return of_row, of_than, pairs
 
 
 def _by_pair(pairs: list[tuple[RunRecord, RunRecord]], table: Table) -> tuple[float, ...]:

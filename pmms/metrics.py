@@ -134,7 +134,7 @@ def scores(
             or prediction (its IoU is 0 / 0), or ``confidence`` or ``resamples`` is out of range.
     """
     class_iou, resampled = _bootstrapped(class_ids, counts, classes, resamples, seed)
-    total = counts.cpu().numpy().astype(np.float64).sum(axis=0)
+    total = counts.sum(dim=0).tolist()
     foreground_iou, background_iou = total[0] / total[1], _ratio(total[2], total[3])
     return Scores(
         class_iou=class_iou,

@@ -55,7 +55,7 @@ def test_purity_counts_the_commonest_part_of_each_prototype() -> None:
 def test_em_finds_parts_that_features_tell_apart() -> None:
     objects = [made_object(3, seed=n) for n in range(4)] + [made_object(7)]
     found = agreement(objects, lambda one: assign_by_em(one, seed=0, init="kmeans++"))
-    assert list(found) == list(module.KINDS)
+    assert list(found) == list(module.MEASURES)
     assert list(found["nmi"]) == list(found["ami"]) == list(found["purity"]) == [3, 7]
     assert min(*found["nmi"].values(), *found["ami"].values()) > 0.99
     one = agreement(objects, lambda one: assign_by_em(one, seed=0, k=1))
@@ -119,7 +119,7 @@ def test_record_has_every_setting_with_its_interval(
     assert found["K = 1"]["nmi"]["mean"] == 0
     assert found["K = 3"]["nmi"]["mean"] > found["random"]["nmi"]["mean"]
     for of_name in found.values():
-        assert set(of_name) == {*module.KINDS, "gain"}
+        assert set(of_name) == {*module.MEASURES, "gain"}
         assert of_name["nmi"]["n"] == record.scores["classes"]
         assert of_name["nmi"]["low"] <= of_name["nmi"]["mean"] <= of_name["nmi"]["high"]
 

@@ -17,6 +17,7 @@ from pmms.claims import (
     Finding,
     claims_sheet,
     find,
+    gain_beyond,
     spread,
     verdict,
     whole_cells,
@@ -134,6 +135,22 @@ def test_claims_across_tables_differ_in_shots_alone(tmp_path: Path) -> None:
     save(tmp_path / "coco128", photos, "K = 3", lambda seed, fold: 20.0)
     with pytest.raises(ValueError, match="differ in more than"):
         find(replace(shots, than_table="photos-1-shot", than="K = 3"), results=tmp_path)
+
+
+def test_a_gain_beyond_another_needs_all_four_runs(tmp_path: Path) -> None:
+    one, five = tables("mini")["table-4"], tables("mini")["table-5"]
+    save(tmp_path, one, "PMMs", lambda seed, fold: 40.0)
+    save(tmp_path, five, "PMMs", lambda seed, fold: 43.0 + 10 * seed + fold)
+    save(tmp_path, one, "baseline", lambda seed, fold: 30.0 if fold else None)
+    save(tmp_path, five, "baseline", lambda seed, fold: 31.0 if seed else None)
+    pmms, baseline = (
+        Claim(text="", table="table-5", row=name, than=name, than_table="table-4")
+        for name in ("PMMs", "baseline")
+    )
+    gains = gain_beyond(pmms, baseline, results=tmp_path)
+    assert gains == pytest.approx([2 + 10 * seed + fold for seed in (1, 2) for fold in (1, 2, 3)])
+    assert gain_beyond(baseline, pmms, results=tmp_path) == pytest.approx([-g for g in gains])
+    assert gain_beyond(pmms, baseline, results=tmp_path / "empty") == []
 
 
 def test_whole_cells_are_those_of_every_row(tmp_path: Path) -> None:

@@ -142,12 +142,15 @@ def _imports(path: Path) -> set[str]:
 # commands
 
 
+def _own_make() -> dict[str, str]:
+    """Environment of a make that tests start: as a child of another it would print more."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
+
+
 def _targets() -> set[str]:
     """Names that `make help` shows."""
-    # Not as a child of the make that may run these tests: such a one prints more.
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     shown = subprocess.run(
-        ["make", "help"], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+        ["make", "help"], cwd=ROOT, env=_own_make(), capture_output=True, text=True, check=True
     )
     return {line.split()[1] for line in shown.stdout.splitlines() if line.strip()}
 
@@ -166,11 +169,10 @@ def test_make_works_in_a_copy_of_a_checkout_that_cannot_be_written(tmp_path: Pat
     for path in (*checkout.rglob("*"), checkout):
         path.chmod(path.stat().st_mode & ~0o222)
     before = sorted(checkout.rglob("*"))
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     for _ in range(2):  # the second time the copy is there
         done = subprocess.run(
             ["make", "clean", f"BUILD={elsewhere}"],
-            cwd=checkout, env=environment, capture_output=True, text=True, check=False,
+            cwd=checkout, env=_own_make(), capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "rm -rf build" in done.stdout
@@ -188,10 +190,9 @@ def test_make_works_in_a_copy_of_a_checkout_that_cannot_be_written(tmp_path: Pat
     ],
 )
 def test_make_tables_asks_for_cores_on_this_machine_alone(settings: str, expected: str) -> None:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     done = subprocess.run(
         ["make", "-n", "tables", "VENV=", *settings.split()],
-        cwd=ROOT, env=environment, capture_output=True, text=True, check=True,
+        cwd=ROOT, env=_own_make(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = re.search(r"workflow/profiles/\w+\s+(.*?)\s*--config", done.stdout, re.DOTALL)
     assert found.group(1) == expected

@@ -96,9 +96,14 @@ def test_command_fills_pages_and_writes_tables(
     assert "table-1.csv" in capsys.readouterr().out
     assert main(arguments) == 0
     assert capsys.readouterr().out == "all tables are up to date\n"
-    other = ["--profile", "paper", "--protocol", "hsnet", "--output", str(tmp_path / "other")]
-    assert main([*arguments, *other]) == 0
-    assert "protocol `hsnet`" in (tmp_path / "other" / "table-1.md").read_text()
+    other = ["--profile", "paper", "--protocol", "hsnet"]
+    for folder, more in (
+        (tmp_path / "other", ["--output", str(tmp_path / "other")]),
+        (tmp_path / "tables" / "paper-hsnet", []),
+    ):
+        assert main([*arguments, *other, *more]) == 0
+        assert "protocol `hsnet`" in (folder / "table-1.md").read_text()
+    assert not (tmp_path / "tables" / "paper").exists()
     assert main([*arguments, "--protocol", "hsnet"]) == 2
     assert "protocol must be" in capsys.readouterr().err
 
