@@ -116,17 +116,22 @@ def bank_batch(
     *,
     wrong_support: bool,
     device: torch.device,
+    unseen: bool = False,
 ) -> ScoredBatch:
-    """Some episodes as kept features."""
+    """Some episodes as kept features; ``unseen`` where no model will look: without values."""
     episodes = [sampler[i] for i in indices]
-    batch = bank.batch(episodes, device=device)
-    if wrong_support:
-        shown = bank.batch([sampler[another_class(sampler, i)] for i in indices], device=device)
-        batch = batch._replace(support=shown.support, support_mask=shown.support_mask)
+    if unseen:
+        query = support = support_mask = torch.empty(0)
+    else:
+        shown = [sampler[another_class(sampler, i)] for i in indices] if wrong_support else episodes
+        query = bank.query(episodes)
+        support, support_mask = bank.support(shown)
     return ScoredBatch(
-        batch.support, batch.support_mask, batch.query,
+        support.to(device, non_blocking=True),
+        support_mask.to(device, non_blocking=True),
+        query.to(device, non_blocking=True),
         tuple(bank.label_map(episode.query) for episode in episodes),
-        batch.class_id.cpu(), are="features",
+        torch.tensor([episode.class_id for episode in episodes]), are="features",
     )  # fmt: skip
 
 

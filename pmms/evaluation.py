@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Control = Literal["wrong_support", "everything", "all_objects"]
+NO_MODEL = ("everything", "all_objects")  # controls that answer without looking at an image
 
 
 class Result(NamedTuple):
@@ -139,13 +140,12 @@ def evaluate(
     autocast = torch.autocast(device.type, torch.bfloat16, precision == "bfloat16")
 
     def embed(pixels: Tensor) -> Tensor:
-        if control in ("everything", "all_objects"):
+        if control in NO_MODEL:
             return pixels[..., :1, :1]  # nobody looks at it
         with autocast:
             return model.embed(pixels)
 
-    wrong = control == "wrong_support"
-    batches = _batches(images, samplers, transform, embed, wrong, workers, device, team)
+    batches = _batches(images, samplers, transform, embed, control, workers, device, team)
     here = math.ceil(total / team.size)
     with torch.inference_mode(), progress_bar(here, description, unit="episode") as progress:
         for rows, batch in batches:
@@ -162,16 +162,20 @@ def _batches(
     samplers: Sequence[Sampler],
     transform: EvalTransform,
     embed: Embed,
-    wrong: bool,
+    control: Control | None,
     workers: int,
     device: torch.device,
     team: Team,
 ) -> Iterator[tuple[list[int], ScoredBatch]]:
     """This process's share of the episodes, with their places among all of them."""
+    wrong = control == "wrong_support"
     if isinstance(images, FeatureBank):
+        unseen = control in NO_MODEL
         # Whole batches: which episodes are computed together does not depend on who does it.
         for first, sampler, indices in share(batch_indices(samplers), team):
-            batch = bank_batch(images, sampler, indices, wrong_support=wrong, device=device)
+            batch = bank_batch(
+                images, sampler, indices, wrong_support=wrong, unseen=unseen, device=device
+            )
             yield list(range(first, first + len(indices))), batch
         return
     places = list(range(sum(map(len, samplers))))
@@ -190,7 +194,7 @@ def _logits(
     model: FewShotSegmenter, batch: ScoredBatch, protocol: Protocol, control: Control | None
 ) -> list[Tensor]:
     """Logits (B, 2, h, w) for each prediction that is fused: one, or one for each support image."""
-    if control in ("everything", "all_objects"):
+    if control in NO_MODEL:
         return []
     forward = model.segment if batch.are == "features" else model.compare
     shots = batch.support.shape[1]

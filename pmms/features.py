@@ -112,34 +112,51 @@ class FeatureBank:
             device: where the batch goes.
         """
         rng = None if seed is None else random.Random(seed)
-        classes = torch.tensor([episode.class_id for episode in episodes])
-        query, query_labels = self._stack([[e.query] for e in episodes], classes, rng)
-        support, support_labels = self._stack([e.support for e in episodes], classes, rng)
+        classes = [episode.class_id for episode in episodes]
+        query = self._views([[e.query] for e in episodes], classes, rng)
+        support = self._views([e.support for e in episodes], classes, rng)
         batch = FeatureBatch(
-            support=support,
-            support_mask=(support_labels == 1).unsqueeze(2).float(),
-            query=query[:, 0],
-            query_mask=query_labels[:, 0].long(),
-            class_id=classes,
+            support=self._features(*support),
+            support_mask=_on_class(self._masks(*support, classes)),
+            query=self._features(*query)[:, 0],
+            query_mask=self._masks(*query, classes)[:, 0].long(),
+            class_id=torch.tensor(classes),
         )
         return FeatureBatch(*(tensor.to(device, non_blocking=True) for tensor in batch))
 
-    def _stack(
-        self, images: Sequence[Sequence[int]], classes: Tensor, rng: random.Random | None
+    def support(self, episodes: Sequence[EpisodeIndex]) -> tuple[Tensor, Tensor]:
+        """``support`` and ``support_mask`` of :meth:`batch` alone, of the plain images."""
+        classes = [episode.class_id for episode in episodes]
+        views = self._views([e.support for e in episodes], classes, None)
+        return self._features(*views), _on_class(self._masks(*views, classes))
+
+    def query(self, episodes: Sequence[EpisodeIndex]) -> Tensor:
+        """``query`` of :meth:`batch` alone, of the plain images."""
+        return self.features[[episode.query for episode in episodes], 0].float()
+
+    def _views(
+        self, images: Sequence[Sequence[int]], classes: Sequence[int], rng: random.Random | None
     ) -> tuple[Tensor, Tensor]:
-        """Features (B, S, C, h, w) in float32 and class masks (B, S, H, W) in uint8."""
-        index = torch.tensor([list(row) for row in images])
-        view = torch.tensor(
+        """Which images (B, S), and which view of each."""
+        views = [
+            [self._view(image, class_id, rng) for image in row]
+            for row, class_id in zip(images, classes, strict=True)
+        ]
+        return torch.tensor([list(row) for row in images]), torch.tensor(views)
+
+    def _features(self, index: Tensor, view: Tensor) -> Tensor:
+        """Float32 (B, S, C, h, w) of images and views (B, S)."""
+        return self.features[index, view].float()
+
+    def _masks(self, index: Tensor, view: Tensor, classes: Sequence[int]) -> Tensor:
+        """Class masks uint8 (B, S, H, W) of images and views (B, S)."""
+        rows = zip(index.tolist(), view.tolist(), classes, strict=True)
+        return torch.stack(
             [
-                [self._view(i, int(c), rng) for i in row]
-                for row, c in zip(images, classes, strict=True)
+                torch.stack([self._mask(i, v, c) for i, v in zip(images, views, strict=True)])
+                for images, views, c in rows
             ]
         )
-        masks = [
-            torch.stack([self._mask(i, v, int(c)) for i, v in zip(row, of_row, strict=True)])
-            for row, of_row, c in zip(index.tolist(), view.tolist(), classes, strict=True)
-        ]
-        return self.features[index, view].float(), torch.stack(masks)
 
     def _mask(self, image: int, view: int, class_id: int) -> Tensor:
         """Mask (H, W) of one class, uint8."""
@@ -159,6 +176,11 @@ class FeatureBank:
             self._good_views[image, class_id] = good
         view: int = good[int(rng.random() * len(good))]
         return view
+
+
+def _on_class(masks: Tensor) -> Tensor:
+    """Class masks (B, S, H, W) to the model's: float32 (B, S, 1, H, W), void as 0."""
+    return (masks == 1).unsqueeze(2).float()
 
 
 def kept_mask(

@@ -208,6 +208,14 @@ def test_a_batch_without_seed_takes_the_plain_images(bank: FeatureBank) -> None:
             assert inside.any()
 
 
+def test_parts_of_a_batch_of_plain_images(bank: FeatureBank) -> None:
+    batch = bank.batch(EPISODES)
+    support, mask = bank.support(EPISODES)
+    assert torch.equal(support, batch.support)
+    assert torch.equal(mask, batch.support_mask)
+    assert torch.equal(bank.query(EPISODES), batch.query)
+
+
 def test_a_batch_holds_no_gradient_and_can_be_trained_on(bank: FeatureBank) -> None:
     batch = bank.batch(EPISODES, seed=0)
     assert not any(tensor.requires_grad for tensor in batch)
