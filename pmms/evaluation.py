@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pmms.datasets.base import SegmentationDataset
+from pmms.device_checks import require
 from pmms.distributed import Team, share
 from pmms.embeddings import Embed, embedded_batches
 from pmms.episode_batches import (
@@ -23,7 +24,6 @@ from pmms.episodes import class_mask
 from pmms.features import FeatureBank
 from pmms.folds import VOID
 from pmms.metrics import Scores, episode_counts, scores
-from pmms.mixture import require
 from pmms.models import FewShotSegmenter, foreground
 from pmms.progress import progress_bar
 from pmms.protocol_episodes import protocol_sampler

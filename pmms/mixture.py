@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pmms.densities import KERNELS, Kernel, log_normaliser
+from pmms.device_checks import host_may_look, require
 from pmms.seeding import INITS, kmeans_plus_plus, random_directions, random_uniforms
 
 # Share of the total weight below which a prototype counts as one without samples.
@@ -244,7 +245,7 @@ def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor)
     means = _normalised_shares(weighted) @ samples
     empty = weighted.sum(dim=2) <= EMPTY * weights.sum(dim=1, keepdim=True)
     # Almost never is one empty. The CPU can look; asking an accelerator would make the host wait.
-    if _host_may_look(empty) and not empty.any():
+    if host_may_look(empty) and not empty.any():
         return means
     surprise = torch.where(weights > 0, log_density, torch.inf)
     worst = surprise.topk(min(resp.shape[1:]), largest=False).indices
@@ -253,11 +254,6 @@ def _m_step(samples: Tensor, weights: Tensor, resp: Tensor, log_density: Tensor)
     rank = torch.minimum((empty.cumsum(dim=1) - 1).clamp(min=0), last)
     seeds = samples.gather(1, worst.gather(1, rank).unsqueeze(2).expand_as(means))
     return torch.where(empty.unsqueeze(2), seeds, means)
-
-
-def _host_may_look(tensor: Tensor) -> bool:
-    """Whether a branch may depend on a value: not where that costs a wait, or breaks a graph."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _normalised_shares(weighted: Tensor) -> Tensor:
@@ -277,16 +273,6 @@ def _given_means(init: Tensor, samples: Tensor, k: int) -> Tensor:
             f"starting means must have shape ({b} or 1, {k}, {c}), got {tuple(init.shape)}"
         )
     return init.to(samples)
-
-
-def require(condition: Tensor, message: str) -> None:
-    """ValueError unless the condition, a bool, holds: raised on the CPU; on an accelerator asserted
-    there, without waiting for the answer."""
-    if _host_may_look(condition):
-        if not condition:
-            raise ValueError(message)
-    else:
-        torch._assert_async(condition, message)
 
 
 def _check_settings(

@@ -22,11 +22,9 @@ from torch import Tensor
 from pmms.densities import KERNELS, log_normaliser
 from pmms.mixture import (
     Mixture,
-    _host_may_look,
     estimate_kappa,
     fit_mixture,
     log_likelihood,
-    require,
     responsibilities,
     weighted_means,
 )
@@ -695,21 +693,6 @@ def test_samples_that_are_no_numbers_are_refused(bad: float, kernel: str, init: 
     samples[1, 2, 3] = bad
     with pytest.raises(ValueError, match="NaN or infinite"):
         fit_mixture(samples, k=2, kernel=kernel, init=start, generator=_seeded())
-
-
-def test_what_an_accelerator_is_to_assert_comes_with_the_message(monkeypatch) -> None:
-    monkeypatch.setattr("pmms.mixture._host_may_look", lambda _: False)
-    require(torch.tensor(True), "all is well")
-    with pytest.raises(RuntimeError, match="what is wrong"):
-        require(torch.tensor(False), "what is wrong")
-
-
-def test_the_host_looks_on_the_cpu_alone_and_not_while_a_graph_is_made(monkeypatch) -> None:
-    assert _host_may_look(torch.zeros(1))
-    assert not _host_may_look(torch.zeros(1, device="meta"))
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert not _host_may_look(torch.zeros(1))
-    assert not _host_may_look(torch.zeros(1, device="meta"))
 
 
 def test_starts_are_those_asked_for() -> None:
