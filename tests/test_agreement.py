@@ -16,6 +16,7 @@ from pmms.agreement import (
     agreement_record,
     assign_by_em,
     assign_by_reference,
+    cell_parts,
     part_objects,
     purity,
 )
@@ -40,10 +41,33 @@ def painted() -> tuple[pmms.PartsVOC, FeatureBank]:
     """Images whose features are the one-hot part maps themselves, so that EM can find them."""
     data = pmms.PartsVOC("val", length=8)
     labels = torch.stack([data[n].labels for n in range(len(data))])[:, None]
-    maps = torch.stack([data.parts(n) for n in range(len(data))]).float()[:, None]
-    grid = torch.nn.functional.interpolate(maps, scale_factor=1 / 8)[:, 0].long()
+    size = (labels.shape[-2] // 8, labels.shape[-1] // 8)
+    grid = torch.zeros(len(data), *size, dtype=torch.int64)
+    for n in range(len(data)):  # no cell is of two objects
+        for class_id in data.classes_in(n):
+            grid[n] += cell_parts(data, n, class_id, size)
     features = torch.nn.functional.one_hot(grid, 16).permute(0, 3, 1, 2)[:, None]
     return data, FeatureBank(data, features.half() + 0.01, labels)
+
+
+def test_the_part_of_a_cell_is_that_of_most_of_its_pixels() -> None:
+    data = pmms.PartsVOC("val", length=4)
+    several = 0
+    for image in range(len(data)):
+        labels, parts = data[image].labels, data.parts(image)
+        for class_id in data.classes_in(image):
+            found = cell_parts(data, image, class_id, (20, 20))
+            for row in range(20):
+                for column in range(20):
+                    cell = (slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
+                    of_object = parts[cell][labels[cell] == class_id]
+                    several += len(of_object.unique()) > 1
+                    if len(of_object) <= 32:
+                        assert found[row, column] == 0
+                    else:
+                        counts = torch.bincount(of_object.long())
+                        assert counts[found[row, column]] == counts[1:].max()
+    assert several > 20
 
 
 def test_purity_counts_the_commonest_part_of_each_prototype() -> None:
