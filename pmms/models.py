@@ -19,8 +19,8 @@ training_free  K foreground, K background  is the prediction   1
 
 The baseline is CANet (Zhang et al., CVPR 2019) without its iterations. ``no_support`` is a control:
 the baseline, trained and tested without a word from the support. Where the paper is silent, or its
-code differs, :class:`pmms.model_config.ModelConfig` has an option; ``pmms.authors`` sets all as the
-authors' code does.
+code differs, :class:`pmms.model_config.ModelConfig` has an option; ``pmms.authors`` sets these as
+the authors' code does.
 """
 
 from typing import Any, NamedTuple
