@@ -192,8 +192,8 @@ PRESETS: dict[str, Preset] = {
         "`test.py`, `test_5shot.py`, `utils/NoteEvaluation.py`",
         meaning="mIoU on the episodes of the paper's Pascal tables, with void pixels as background",
         traps=(
-            "The authors test 40 snapshots (every 5,000 of 200,000 steps) on the test fold and "
-            "report the best of each fold. That chooses on the test classes; here the last "
+            "The authors' code tests 40 snapshots (every 5,000 of 200,000 steps) on the test fold "
+            "and takes the best of each fold. That chooses on the test classes; here the last "
             "weights are tested, and the choice is not offered.",
             "Void counts as background, so the ring of void around an object is an error wherever "
             "it is predicted as foreground.",
