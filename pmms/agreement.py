@@ -91,8 +91,9 @@ def part_objects(
     for image in range(len(data)):
         features = bank.features[image, 0].float()
         size = (features.shape[1], features.shape[2])
+        of_image, labels = data.parts(image), bank.label_map(image)
         for class_id in sorted(data.classes_in(image)):
-            parts = cell_parts(data, image, class_id, size)
+            parts = cell_parts(of_image, labels == class_id, size)
             inside = parts > 0
             if inside.sum() < settings.least or len(parts[inside].unique()) < 2:
                 continue
@@ -104,21 +105,18 @@ def part_objects(
     return found
 
 
-def cell_parts(data: PartsVOC, image: int, class_id: int, size: tuple[int, int]) -> Tensor:
+def cell_parts(parts: Tensor, mask: Tensor, size: tuple[int, int]) -> Tensor:
     """The part of an object that most of its pixels in each cell of a grid belong to.
 
     Args:
-        data: images whose part maps are known.
-        image: index into ``data``.
-        class_id: of the object.
+        parts: (H, W) ids of parts, as :meth:`pmms.PartsVOC.parts` gives them.
+        mask: bool (H, W), the object.
         size: rows and columns of the grid, such as a feature map's.
 
     Returns:
-        int64 ``size``, ids of parts as in ``data.parts``; 0 where the object fills half of the cell
-        or less.
+        int64 ``size``; 0 where the object fills half of the cell or less.
     """
-    inside = data[image].labels == class_id
-    of_object = torch.where(inside, data.parts(image).long(), 0)
+    of_object = torch.where(mask, parts.long(), 0)
     shares = F.adaptive_avg_pool2d(F.one_hot(of_object).permute(2, 0, 1).float(), size)
     filled = 1 - shares[0] > 0.5
     return torch.where(filled, shares[1:].argmax(dim=0) + 1, 0)

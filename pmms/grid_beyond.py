@@ -93,8 +93,8 @@ def beyond(shared: Mapping[str, Any], deviations: Mapping[str, Mapping[str, Any]
         )  # fmt: skip
 
     as_paper = "as in this book"
-    ours = [name for name in OURS if name in deviations]
-    undone = (f"No deviation, but a choice of this book undone: {' and '.join(ours)}.",)
+    ours = " and ".join(name for name in OURS if name in deviations)
+    undone = [f"No deviation, but a choice of this book undone: {ours}."] if ours else []
     changed = [Row(label=name, parameters=change) for name, change in deviations.items()]
     return [
         table("kappa", "Concentration", "κ", _kappa_rows(), f"κ = 20{DEFAULT}"),
@@ -113,7 +113,7 @@ def beyond(shared: Mapping[str, Any], deviations: Mapping[str, Mapping[str, Any]
               f"the last means{DEFAULT}"),
         table("deviations", "The authors' code: each deviation alone, and all of them", "change",
               [Row(label=as_paper), *changed, Row(label="all of the above", parameters=every)],
-              as_paper, *(undone if ours else ())),
+              as_paper, *undone),
     ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ def painted() -> tuple[pmms.PartsVOC, FeatureBank]:
     grid = torch.zeros(len(data), *size, dtype=torch.int64)
     for n in range(len(data)):  # no cell is of two objects
         for class_id in data.classes_in(n):
-            grid[n] += cell_parts(data, n, class_id, size)
+            grid[n] += cell_parts(data.parts(n), labels[n, 0] == class_id, size)
     features = torch.nn.functional.one_hot(grid, 16).permute(0, 3, 1, 2)[:, None]
     return data, FeatureBank(data, features.half() + 0.01, labels)
 
@@ -56,7 +56,7 @@ def test_the_part_of_a_cell_is_that_of_most_of_its_pixels() -> None:
     for image in range(len(data)):
         labels, parts = data[image].labels, data.parts(image)
         for class_id in data.classes_in(image):
-            found = cell_parts(data, image, class_id, (20, 20))
+            found = cell_parts(parts, labels == class_id, (20, 20))
             for row in range(20):
                 for column in range(20):
                     cell = (slice(8 * row, 8 * row + 8), slice(8 * column, 8 * column + 8))
