@@ -4,6 +4,7 @@ import argparse
 import ast
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +139,22 @@ def predict_command(options: argparse.Namespace) -> None:
         for image, mask in options.support
     ]
     query = read_picture(options.query)
+    out, stem = Path(options.out), Path(options.query).stem
+    found, shown = out / f"{stem}_found.png", out / f"{stem}_overlay.png"
+    given = [Path(path) for path in (options.query, *chain.from_iterable(options.support))]
+    for path in (found, shown):
+        if any(path.exists() and path.samefile(one) for one in given):
+            raise ValueError(f"the answer would replace {path}; name another folder with --out")
     if options.model:
         model, size = load_model(options.model)
     else:
         model, size = training_free_model(k=options.k, kappa=options.kappa), DEFAULT_SIZE
     result = segment_image(support, query, model=model, size=options.size or size)
-    out, stem = Path(options.out), Path(options.query).stem
     mask = Image.fromarray((result.mask * 255).astype("uint8"))
-    write_atomically(out / f"{stem}_mask.png", png_bytes(mask))
-    write_atomically(out / f"{stem}_overlay.png", png_bytes(overlay(query, result.mask)))
+    write_atomically(found, png_bytes(mask))
+    write_atomically(shown, png_bytes(overlay(query, result.mask)))
     print(f"{100 * result.mask.mean():.1f} % of {options.query} is foreground")
-    print(f"written: {out / f'{stem}_mask.png'} and {out / f'{stem}_overlay.png'}")
+    print(f"written: {found} and {shown}")
 
 
 def tables_command(options: argparse.Namespace) -> None:

@@ -94,7 +94,8 @@ def _dropout(module: nn.Dropout2d, turn: PartInTurn, x: Tensor) -> Tensor:
 def _batch_norm(module: nn.BatchNorm2d, total: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """BatchNorm2d with the statistics of all processes."""
     if not module.training:
-        return nn.BatchNorm2d.forward(module, x)
+        answer: Tensor = type(module).forward(module, x)
+        return answer
     with torch.no_grad():
         variance, mean = torch.var_mean(_single(x), dim=(0, 2, 3), correction=0)
         # Squares are summed in float64: the difference of two sums is a small number.
@@ -119,6 +120,9 @@ def _batch_norm(module: nn.BatchNorm2d, total: Callable[[Tensor], Tensor], x: Te
     normalised: Tensor = _Normalise.apply(  # type: ignore[no-untyped-call]  # PyTorch's, from C
         x, module.weight, module.bias, mean.to(_single(x)), scale.to(_single(x)), n, total
     )
+    # Those of timm go on with dropout and activation.
+    for after in ("drop", "act"):
+        normalised = getattr(module, after, nn.Identity())(normalised)
     return normalised
 
 

@@ -4,7 +4,7 @@ A claim says that one row of a table scores higher than another. Its interval is
 of the mean difference (mIoU, percent points). What is counted depends on the table:
 
 - *pairs* where networks are trained: two runs of one fold and one training seed, tested on the
-  same episodes;
+  same episodes. Which of them count, and what the interval covers, says :mod:`pmms.comparison`;
 - *classes* where nothing is trained. Runs that differ in where EM starts share everything else, so
   they would count as many and be nearly one. The IoU of a class is averaged over starts first.
 """
@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from pmms.comparison import Comparison, compare
+from pmms.comparison import Comparison, balanced, compare
 from pmms.grid_rows import Table
 from pmms.intervals import LEAST, t_interval
 from pmms.rendering import NONE, NOT_RUN, Sheet, signed
@@ -54,7 +54,8 @@ class Finding:
         unit: what ``values`` are of, "pairs" or "classes".
         values: fold -> differences, percent points; a fold without any is missing.
         folds: those that a verdict needs.
-        planned: how many differences there are when all runs are made.
+        planned: how many pairs there are when all runs are made; 0 where classes are counted.
+        whole: whether all runs are made.
         paper: the paper's difference; None where it gives none.
     """
 
@@ -63,6 +64,7 @@ class Finding:
     values: Mapping[int, tuple[float, ...]]
     folds: tuple[int, ...]
     planned: int = 0
+    whole: bool = True
     paper: float | None = None
 
     @property
@@ -98,7 +100,7 @@ class Finding:
         To look again after each run, and to stop when the interval leaves zero, finds differences
         where there are none.
         """
-        return "hold" in self.verdict and len(self.all_values) < self.planned
+        return "hold" in self.verdict and not self.whole
 
     @property
     def folds_for(self) -> int:
@@ -181,6 +183,7 @@ def find(claim: Claim, profile: str = "mini", *, results: Path | str = "results"
         values=values,
         folds=of_row.table.folds,
         planned=0 if by_class else len(planned),
+        whole=pairs.keys() >= planned,
         paper=row.paper["mean"] - than.paper["mean"] if given else None,
     )
 
@@ -191,7 +194,7 @@ def gain_beyond(
     """How much more the row of one claim gains than that of another: differences of differences.
 
     mIoU in percent points, for each seed and fold with runs of all four rows, which are of trained
-    networks. Raises ValueError as :func:`find` does.
+    networks; of seeds that have every fold, if there are. Raises ValueError as :func:`find` does.
     """
     gains = []
     for one in (claim, other):
@@ -211,9 +214,10 @@ def runs_of(comparison: Comparison, label: str) -> dict[tuple[int, int], RunReco
 
 
 def whole_cells(comparison: Comparison) -> dict[tuple[int, int], dict[str, float]]:
-    """(seed, fold) -> label -> mIoU, of the cells for which every row has been run."""
+    """(seed, fold) -> label -> mIoU, where every row has been run; of whole seeds, if there are."""
     runs = {row.row.label: runs_of(comparison, row.row.label) for row in comparison.rows}
-    cells = sorted(set.intersection(*(set(of_row) for of_row in runs.values())))
+    shared = set.intersection(*(set(of_row) for of_row in runs.values()))
+    cells = balanced(shared, comparison.table.folds)
     return {
         cell: {label: runs[label][cell].scores["model"]["miou"] for label in runs} for cell in cells
     }
@@ -273,8 +277,8 @@ def _paired(
     of_than = compare(claim.than_table, profile, results=results) if claim.than_table else of_row
     _same_but_shots(of_row, of_than)
     runs, others = runs_of(of_row, claim.row), runs_of(of_than, claim.than)
-    pairs = {key: (runs[key], others[key]) for key in runs.keys() & others.keys()}
-    return of_row, of_than, pairs
+    shared = balanced(runs.keys() & others.keys(), of_row.table.folds)
+    return of_row, of_than, {key: (runs[key], others[key]) for key in shared}
 
 
 def _by_pair(pairs: list[tuple[RunRecord, RunRecord]], table: Table) -> tuple[float, ...]:

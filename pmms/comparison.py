@@ -3,47 +3,46 @@
 All scores are mIoU in percent.
 
 - A *fold's* score is the mean over seeds; the *mean* is that of the folds. Seeds that lack a fold
-  are left out as long as one seed has all of them.
+  are left out of everything as long as one seed has all of them: else the folds that were run
+  first would count more than the others.
 - The interval of the mean is a 95 % t interval over the seeds: each seed gives one number, its
   mean over folds. It says what another training seed would have given. With one seed there is no
   such thing; the interval is then over episodes, from the records' bootstrap intervals, taken as
   normal and independent between folds, and it is labelled so.
 - A *difference* is paired: the same fold, the same seed, the same episodes. Its 95 % t interval is
-  over all pairs, so it covers the change from fold to fold as well as that from seed to seed.
-  Intervals are not corrected for the number of rows.
+  over all pairs, taken as independent. It speaks of other seeds on these folds, for which it is
+  wide enough however much the folds differ. For folds of other classes it is too narrow: four
+  folds stay four, with any number of seeds. Intervals are not corrected for the number of rows.
 - Rows under different protocols, or tested on different images, do not get into one table.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pmms.data import DataConfig
 from pmms.grid import tables
 from pmms.grid_rows import Row, Table
 from pmms.intervals import LEAST, Interval, mean_interval, t_interval
 from pmms.protocols import Protocol
-from pmms.results import RunRecord, load_record
-
-FAILED = "failed"
-"""Folder of the records of failed runs, below that of results."""
-
-TEST_DATA = (
-    "dataset", "validation", "test_split", "labels", "test_images", "test_size", "classes",
-    "layout", "masks", "min_area", "min_images", "max_images", "year",
-)  # fmt: skip
-"""Parameters that, with fold and protocol, decide the test episodes."""
+from pmms.results import RunRecord
+from pmms.table_records import load_named, one_protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """Mean of paired differences, percent points; no interval with one or two of them."""
+    """Mean of paired differences, percent points; no interval with one or two of them.
+
+    Attributes:
+        mean, interval: of the pairs.
+        pairs, planned: how many there are, and will be with all runs.
+    """
 
     mean: float
     interval: Interval | None
     pairs: int
+    planned: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +58,7 @@ class RowResult:
         runs, wanted: how many runs there are, and should be.
         missing: names of the records that are not there, failed ones included.
         failed: name -> status of the runs that failed.
+        failed_folds: the folds of these.
     """
 
     row: Row
@@ -70,6 +70,7 @@ class RowResult:
     wanted: int
     missing: tuple[str, ...] = ()
     failed: Mapping[str, str] = field(default_factory=dict)
+    failed_folds: frozenset[int] = frozenset()
 
     def paper_difference(self, against: Row) -> float | None:
         """The paper's mean minus its mean of ``against``; None where it gives one of them only."""
@@ -144,10 +145,7 @@ def compare(
     }
     folder = Path(results) / table.folder
     wanted = list(dict.fromkeys(names.values()))
-    records = _load(folder, wanted)
-    failed = _failed(folder / FAILED, [name for name in wanted if name not in records])
-    for name in [name for name, record in records.items() if record.status != "complete"]:
-        failed[name] = records.pop(name).status
+    records, failed = load_named(folder, wanted)
     protocol = one_protocol(table, list(records.values()))
     if protocol is not None and table.first_episodes:
         protocol = replace(protocol, seeds=protocol.seeds[:1])
@@ -161,28 +159,10 @@ def compare(
     )
 
 
-def one_protocol(table: Table, records: Sequence[RunRecord]) -> Protocol | None:
-    """The protocol of all records.
+Cell = tuple[int, int]
+"""(seed, fold) of a run."""
 
-    Raises:
-        ValueError: if there are several, or if they were tested on different images.
-    """
-    protocols = list(dict.fromkeys(Protocol.from_record(record.protocol) for record in records))
-    if len(protocols) > 1:
-        labels = ", ".join(f"{p.label}, {p.shots}-shot" for p in protocols)
-        raise ValueError(f"one table holds one protocol; {table.name} has {labels}")
-    defaults = DataConfig.__dataclass_fields__
-    for name in TEST_DATA:
-        values = {str(r.parameters.get(name, defaults[name].default)) for r in records}
-        if len(values) > 1:
-            raise ValueError(
-                f"{table.name} has runs with {name} = {', '.join(sorted(values))}: other episodes, "
-                "so their differences are not paired"
-            )
-    return protocols[0] if protocols else None
-
-
-Scores = dict[tuple[int, int], tuple[float, tuple[float, float]]]
+Scores = dict[Cell, tuple[float, tuple[float, float]]]
 """(seed, fold) -> mIoU, and its interval over episodes."""
 
 
@@ -213,19 +193,16 @@ def _result(
     against: Scores,
     failed: Mapping[str, str],
 ) -> RowResult:
-    seeds = sorted({seed for seed, _ in runs})
-    whole = [seed for seed in seeds if all((seed, fold) in runs for fold in table.folds)]
-    folds = {}
-    for fold in table.folds:
-        values = [runs[s, fold][0] for s in whole or seeds if (s, fold) in runs]
-        if values:
-            folds[fold] = statistics.fmean(values)
+    whole = _whole_seeds(runs, table.folds)
+    of_folds: dict[int, list[float]] = {}
+    for seed, fold in balanced(runs, table.folds):
+        of_folds.setdefault(fold, []).append(runs[seed, fold][0])
     of_seeds = [statistics.fmean(runs[s, fold][0] for fold in table.folds) for s in whole]
     wanted = list(dict.fromkeys(names.values()))  # one run may stand for several seeds
     missing = list(dict.fromkeys(name for key, name in names.items() if key not in runs))
     return RowResult(
         row=row,
-        folds=folds,
+        folds={fold: statistics.fmean(values) for fold, values in sorted(of_folds.items())},
         mean=statistics.fmean(of_seeds) if whole else None,
         interval=_interval(table, runs, whole, of_seeds, distinct=len(wanted)),
         difference=None if row.label == table.against else _difference(table, row, runs, against),
@@ -233,6 +210,7 @@ def _result(
         wanted=len(wanted),
         missing=tuple(missing),
         failed={name: failed[name] for name in missing if name in failed},
+        failed_folds=frozenset(fold for (_, fold), name in names.items() if name in failed),
     )
 
 
@@ -249,9 +227,10 @@ def _interval(
 
 
 def _difference(table: Table, row: Row, runs: Scores, against: Scores) -> Difference | None:
-    shared = sorted(runs.keys() & against.keys())
+    shared = balanced(runs.keys() & against.keys(), table.folds)
     if not shared or not row.paired:
         return None
+    planned = len(set(table.cells(row)) & set(table.cells(table.row(table.against))))
     differences = [runs[key][0] - against[key][0] for key in shared]
     if table.seed_name == "em_seed":  # the same images and weights: starts are no samples of them
         folds = dict.fromkeys(fold for _, fold in shared)
@@ -261,30 +240,22 @@ def _difference(table: Table, row: Row, runs: Scores, against: Scores) -> Differ
             )
             for fold in folds
         ]
+        planned = len(table.folds)
     count = len(differences)
     return Difference(
         mean=statistics.fmean(differences),
         interval=t_interval(differences, over="pairs") if count >= LEAST else None,
         pairs=count,
+        planned=planned,
     )
 
 
-def _load(folder: Path, names: Sequence[str]) -> dict[str, RunRecord]:
-    """The records that are there, by name.
-
-    Raises:
-        ValueError: if a file holds the record of another run.
-    """
-    found = {}
-    for name in names:
-        path = folder / f"{name}.json"
-        if path.is_file():
-            found[name] = load_record(path)
-            if found[name].name != name:
-                raise ValueError(f"{path} holds the record of {found[name].name}; rename it")
-    return found
+def balanced(cells: Collection[Cell], folds: Sequence[int]) -> list[Cell]:
+    """(seed, fold) of the seeds that have every fold, in order; all, while no seed has."""
+    whole = _whole_seeds(cells, folds)
+    return sorted(cell for cell in cells if not whole or cell[0] in whole)
 
 
-def _failed(folder: Path, names: Sequence[str]) -> dict[str, str]:
-    paths = {name: folder / f"{name}.json" for name in names}
-    return {name: load_record(path).status for name, path in paths.items() if path.is_file()}
+def _whole_seeds(cells: Collection[Cell], folds: Sequence[int]) -> list[int]:
+    seeds = sorted({seed for seed, _ in cells})
+    return [seed for seed in seeds if all((seed, fold) in cells for fold in folds)]

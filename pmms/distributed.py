@@ -8,10 +8,11 @@ checkpoint.
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 TIMEOUT = timedelta(minutes=30)
 """How long one process waits for another before it gives up. One that dies is noticed sooner."""
+
+INTERRUPTED = 130
+"""Exit status of a process that SIGINT ended, as shells have it."""
 
 Item = TypeVar("Item")
 
@@ -48,8 +52,9 @@ class Team:
         if self.size == 1:
             return tensor.clone()
         there = tensor.to(self.device, copy=True)
-        summed: Any = self._joined.all_reduce(there, reduce_op="sum")
-        return cast(Tensor, summed.to(tensor.device))
+        # Not by way of Fabric, which puts a barrier before: on GPUs the host would wait at each.
+        torch.distributed.all_reduce(there)
+        return there.to(tensor.device)
 
     def any(self, here: bool) -> bool:
         """Whether it holds in one of the processes at least."""
@@ -74,13 +79,20 @@ class Team:
         """The module with its gradients averaged over the processes."""
         return module if self.size == 1 else self._joined.setup_module(module)
 
-    def backward(self, loss: Tensor, module: nn.Module, *, last: bool = True) -> None:
-        """Gradients of ``loss``, from a wrapped module; averaged at the ``last`` of several."""
+    def part(self, module: nn.Module, *, last: bool) -> AbstractContextManager[None]:
+        """For forward and backward of one part; gradients are averaged at the ``last`` alone."""
+        wrapped: Any = module
+        return (
+            nullcontext()
+            if self.size == 1
+            else self._joined.no_backward_sync(wrapped, enabled=not last)
+        )
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of ``loss``, from a wrapped module."""
         if self.size == 1:
             loss.backward()
-            return
-        wrapped: Any = module
-        with self._joined.no_backward_sync(wrapped, enabled=not last):
+        else:
             self._joined.backward(loss)
 
     @property
@@ -216,7 +228,10 @@ def _process(
     os.setpgrp()  # so that Ctrl-C reaches the process that started this one, and through it rank 0
     os.environ |= place | {"LOCAL_RANK": str(local_rank)}
     fabric = start(devices=devices, nodes=nodes, device=device)
-    function(fabric, *arguments)
+    try:
+        function(fabric, *arguments)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)  # else torch takes it for a success, and the others wait
     fabric.barrier()
     torch.distributed.destroy_process_group()
 

@@ -189,13 +189,15 @@ def _fetch(
     timeout: float,
 ) -> None:
     """Fill the part file from one address, however often the connection breaks."""
-    fruitless = 0
+    fruitless, most = 0, bytes_arrived(path)
     while True:
-        before = bytes_arrived(path)
         try:
             return _attempt(url, path, size, sha256, timeout)
         except _CutError:
-            fruitless = 0 if bytes_arrived(path) > before else fruitless + 1
+            # Beside the most so far: a server that cannot go on begins anew each time.
+            arrived = bytes_arrived(path)
+            fruitless = 0 if arrived > most else fruitless + 1
+            most = max(most, arrived)
             if fruitless >= attempts:
                 raise
         time.sleep(min(wait * 2 ** max(fruitless - 1, 0), 60.0))

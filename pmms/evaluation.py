@@ -44,7 +44,7 @@ class Result(NamedTuple):
         class_ids: int64 (N,), the class of each episode; N = seeds x episodes, seed after seed.
         counts: int64 (N, 4), see :func:`pmms.metrics.episode_counts`.
         scores: over all N episodes.
-        by_seed: mIoU in percent of each episode seed.
+        by_seed: mIoU in percent of each episode seed, over the classes that it has drawn.
         class_names: class id -> name, for every class that was scored.
         protocol: under which all of it holds.
     """
@@ -115,7 +115,8 @@ def evaluate(
         description: title of the progress bar.
         fabric: of :func:`pmms.distributed.start`, where several processes test together: each of
             them makes this call, takes a share of the episodes, and returns the result of all. It
-            is that of one process with as many threads, to the bit. ``device`` is then Fabric's.
+            is, on CPUs, that of one process with as many threads, to the bit. ``device`` is then
+            Fabric's.
 
     Raises:
         ValueError: impossible episodes (see :func:`pmms.protocol_episodes.protocol_sampler`); a

@@ -23,7 +23,7 @@ from pmms.folds import FOLDS
 from pmms.models import FewShotSegmenter, model_of
 from pmms.protocol_episodes import protocol_sampler
 from pmms.protocols import Protocol
-from pmms.results import RunRecord
+from pmms.results import RunRecord, environment
 from pmms.run_record import Stopwatch, make_record
 from pmms.run_state import LossPoint
 from pmms.training import train
@@ -39,7 +39,7 @@ CONTROLS: tuple[Control, ...] = ("everything", "all_objects", "wrong_support")
 def new_model(config: RunConfig) -> FewShotSegmenter:
     """The untrained model of a run; its weights follow from the seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(config.train.seed, -1))
+        torch.default_generator.manual_seed(mix(config.train.seed, -1))
         return model_of(config.model)
 
 
@@ -215,9 +215,9 @@ def run(
         for kept in (results, runs, cache):
             if kept is not None:
                 check_writable(Path(kept))
-    watch = Stopwatch()
+    watch, began = Stopwatch(), environment(device)
     data = load_data(config.data, cache=cache)
-    _check_episodes(config, data)
+    check_episodes(config, data)
     model = new_model(config)
     where: dict[str, Any] = {"device": device, "workers": workers, "fabric": fabric}
     images = prepare_images(config, data, model.backbone, cache=cache, **where)
@@ -238,7 +238,7 @@ def run(
     scores["model"] = evaluate_model(config, model, data, images, **where).summary()
     watch.lap("evaluate")
     record = make_record(
-        config, scores, history, watch.seconds, device=device, left_out=data.left_out,
+        config, scores, history, watch.seconds, started_with=began, left_out=data.left_out,
         processes=Team(fabric).size,
     )  # fmt: skip
     if results is not None and Team(fabric).chief:
@@ -282,7 +282,7 @@ def _scores_seen_classes(config: RunConfig) -> bool:
     return config.model.learns and config.protocol.lists != "authors"
 
 
-def _check_episodes(config: RunConfig, data: Data) -> None:
+def check_episodes(config: RunConfig, data: Data) -> None:
     """Refuse at the start what the evaluation would refuse after hours of training."""
     protocol = config.protocol
     images = protocol_images(config, data)

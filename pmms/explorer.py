@@ -90,6 +90,7 @@ class Explorer(widgets.VBox):
         self._scenes: dict[tuple[str, int], Scene] = {}
         self.scene: Scene | None = None
         self._own: Pair | None = None
+        self._read_with: tuple[Any, ...] = ()  # the uploads behind it
 
         self.source = _menu("picture", (*SOURCES, OWN), source)
         self.number = _slider("episode", 6, 0, 299)
@@ -224,6 +225,11 @@ class Explorer(widgets.VBox):
     def _upload(self, change: Mapping[str, Any]) -> None:
         if not change["new"]:
             return
+        if change["owner"] is self.picture:
+            # A mask and a query that were read with another picture do not belong to this one.
+            for other in (self.mask, self.query):
+                if any(other.value is value for value in self._read_with):
+                    other.value = ()
         self._attempt(self._read_own)
         if self.message.value:
             return
@@ -244,6 +250,7 @@ class Explorer(widgets.VBox):
             mask = polygon_mask(((0.3, 0.3), (0.7, 0.3), (0.7, 0.7), (0.3, 0.7)), support)
             name += " (no mask yet, the middle is taken: draw an outline, or load a mask)"
         self._own = Pair(name, support, mask, query)
+        self._read_with = tuple(one.value for one in (self.mask, self.query) if one.value)
 
     def _use_outline(self, _: object) -> None:
         def use() -> None:

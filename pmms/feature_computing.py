@@ -51,7 +51,8 @@ def feature_bank(
         workers: processes that decode or draw images.
         device: where the backbone runs.
         cache: folder for one file per bank, written atomically; None keeps nothing on disk. Its
-            name holds all that decides the content, the backbone's weights included.
+            name holds what decides the content, the backbone's weights and the kind of device
+            included, but no version of a package: after an upgrade, take another folder.
         description: title of the progress bar.
 
     Raises:
@@ -65,6 +66,8 @@ def feature_bank(
     if cache is not None:
         decides = f"{size}-{views}-{seed}-{scale}-{weights_digest(backbone)}-{_options(backbone)}"
         decides += "-padded" * keep_aspect
+        if (kind := torch.device(device).type) != "cpu":  # which computes otherwise
+            decides += f"-{kind}"
         digest = hashlib.blake2b(decides.encode(), digest_size=6).hexdigest()
         path = Path(cache) / f"{dataset.fingerprint()}-{backbone.name}-{digest}.safetensors"
         if path.is_file():

@@ -172,7 +172,9 @@ class FeatureBank:
         good = self._good_views.get((image, class_id))
         if good is None:
             area = (self.labels[image] == class_id).flatten(1).count_nonzero(dim=1)
-            good = (area >= VISIBLE * area[0]).nonzero().flatten().tolist()
+            enough = max(1, VISIBLE * int(area[0]))
+            # An object may be too small for the kept labels; its mask is there in the plain view.
+            good = (area >= enough).nonzero().flatten().tolist() or [0]
             self._good_views[image, class_id] = good
         view: int = good[int(rng.random() * len(good))]
         return view

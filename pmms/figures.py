@@ -1,5 +1,6 @@
 """The book's one style of figures, and the drawings that recur in it."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,18 +51,24 @@ def use_style() -> None:
     )
 
 
-def save_figure(figure: Figure, label: str, *, folder: Path | str = "../figures") -> Path:
+FOLDER = "PMMS_FIGURES"
+"""Environment variable that names another folder for figures than the book's."""
+
+
+def save_figure(figure: Figure, label: str, *, folder: Path | str | None = None) -> Path:
     """Save a figure under its label: PNG where it shows pictures, else SVG.
 
     Args:
         figure: the figure.
         label: file stem, the same as the label in the text.
-        folder: created if need be.
+        folder: created if need be. None takes that of the environment variable ``PMMS_FIGURES``,
+            which ``run_notebooks.py`` sets for runs with parameters of their own, else ``figures/``
+            beside the notebooks' folder.
 
     Returns:
         The file's path.
     """
-    folder = Path(folder)
+    folder = Path(folder or os.environ.get(FOLDER, "../figures"))
     folder.mkdir(parents=True, exist_ok=True)
     pictures = any(axes.images for axes in figure.axes)
     path = folder / f"{label}.{'png' if pictures else 'svg'}"
@@ -74,7 +81,7 @@ def save_figure(figure: Figure, label: str, *, folder: Path | str = "../figures"
     return path
 
 
-def publish(figure: Figure, label: str, *, alt: str, folder: Path | str = "../figures") -> None:
+def publish(figure: Figure, label: str, *, alt: str, folder: Path | str | None = None) -> None:
     """Save a figure under its label and show it in the notebook with a text for those who cannot
     see it.
 

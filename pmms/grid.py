@@ -44,8 +44,9 @@ def runs(
 ) -> dict[str, dict[str, Any]]:
     """Name of the record -> parameters of the run, as :func:`pmms.run_config` takes them.
 
-    A run that several tables share stands once. The order is that of importance: Table 1 seed by
-    seed, then what needs no training, then the paper's other tables, then what goes beyond it.
+    A run that several tables share stands once. Every row has its first seed before any has its
+    second. Within a seed the order is that of importance: Table 1 and what explains it, what needs
+    no training, the paper's other tables, what goes beyond it.
 
     Args:
         profile: "mini" or "paper".
@@ -62,11 +63,10 @@ def runs(
     for name in wanted:
         choice("table", name, tuple(every))
     found: dict[str, dict[str, Any]] = {}
-    for table in sorted((every[name] for name in wanted), key=_urgency):
-        if table.folder:
-            continue
-        seeds = sorted({seed for row in table.rows for seed, _ in table.cells(row)})
-        for seed, fold, row in product(seeds, table.folds, table.rows):
+    made_here = [every[name] for name in wanted if not every[name].folder]
+    seeds = sorted({seed for table in made_here for seed in table.seeds})
+    for seed, table in product(seeds, sorted(made_here, key=_urgency)):
+        for fold, row in product(table.folds, table.rows):
             if (seed, fold) in table.cells(row):
                 parameters = table.parameters(row, seed, fold)
                 if not root:

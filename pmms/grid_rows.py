@@ -9,6 +9,9 @@ from pmms.checks import choice
 from pmms.config import RunConfig, run_config
 from pmms.folds import FOLDS
 
+ONE_PROTOTYPE = ("baseline", "no_support")
+"""Models without a mixture."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -45,7 +48,8 @@ class Table:
         against: label of the row that the others are compared with, run by run.
         folds, seeds: every row is run with all of them.
         seed_name: the parameter that is the seed: "seed" of the training, or "em_seed", the start
-            of EM, where nothing is trained.
+            of EM, where nothing is trained. A trained run takes its seed for both, so that no
+            comparison hangs on one start.
         first_episodes: compare on the episodes of the first episode seed only: those of the
             controls.
         paper_setting: what the paper's numbers are of; "" if it has none.
@@ -96,9 +100,8 @@ class Table:
         """What :func:`pmms.run_config` takes for one run of a row that is run."""
         given = {**self.shared, **(row.parameters or {}), "fold": fold, self.seed_name: seed}
         # One prototype is the mean of its samples, wherever EM starts.
-        if self.seed_name == "em_seed" and given.get("k") == 1:
-            given["em_seed"] = 0
-        return given
+        one = given.get("k") == 1 or given.get("model") in ONE_PROTOTYPE
+        return {**given, "em_seed": 0 if one else seed}
 
     def config(self, profile: str, row: Row, seed: int, fold: int) -> RunConfig:
         """Settings of one run; its ``name`` is that of the record."""

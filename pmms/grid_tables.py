@@ -19,6 +19,10 @@ MINI_ITERATIONS = 1500
 
 LABELS = {"baseline": "baseline", "pmms_plus": "PMMs+", "pmms": "PMMs", "rpmms": "RPMMs"}
 METHODS = tuple(LABELS)
+EARLY = (
+    "So short a training favours what learns fast: on validation classes the lead of PMMs over the "
+    "baseline shrinks as the training grows longer (table `length`)."
+)
 BASELINE = "The paper's baseline is the one of its Table 1."
 BACKBONES = ("vgg16", "resnet50")
 PASCAL = "Pascal-5i"
@@ -28,7 +32,7 @@ def mini_tables() -> list[Table]:
     """All tables on PartsVOC, and those of earlier records on photographs."""
     trained = {"iterations": MINI_ITERATIONS}
     found = [
-        _table_1(trained, seeds=5),
+        _table_1(trained, EARLY, seeds=5),
         _controls(trained, seeds=5),
         *on_validation_classes(MINI_ITERATIONS),
         _table_2(trained, seeds=3),
@@ -72,7 +76,7 @@ def _coco(protocol: str, root: str) -> dict[str, Any]:
     return settings | ({} if protocol == "ours" else {"year": 2014})
 
 
-def _table_1(shared: Mapping[str, Any], *, seeds: int) -> Table:
+def _table_1(shared: Mapping[str, Any], *more: str, seeds: int) -> Table:
     names = dict(zip(METHODS, paper.TABLE_1.rows, strict=True))
     return Table(
         name="table-1",
@@ -89,6 +93,7 @@ def _table_1(shared: Mapping[str, Any], *, seeds: int) -> Table:
         notes=(
             "PMMs+ is P-Match with K = 3, PMMs adds P-Conv, RPMMs stacks three stages of K = 1, 3 "
             "and 6.",
+            *more,
             "The paper's Table 4 gives PMMs 55.22 where its Table 1 gives 55.27.",
         ),
     )
@@ -101,8 +106,8 @@ def _controls(shared: Mapping[str, Any], *, seeds: int) -> Table:
         Row(label="PMMs, wrong support", parameters=pmms, entry="wrong_support"),
         Row(label="PMMs, untrained", parameters=pmms, entry="untrained"),
         Row(label="trained without support", parameters={"model": "no_support"}, seeds=(0,)),
-        Row(label="everything foreground", parameters=pmms, entry="everything", seeds=(0,)),
-        Row(label="true mask of all objects", parameters=pmms, entry="all_objects", seeds=(0,)),
+        Row(label="everything foreground", parameters=pmms, entry="everything"),
+        Row(label="true mask of all objects", parameters=pmms, entry="all_objects"),
         Row(label="PMMs, classes of training", parameters=pmms, entry="seen_classes", paired=False),
     )
     if shared.get("protocol") == "authors":  # whose lists have no classes of training
@@ -118,7 +123,8 @@ def _controls(shared: Mapping[str, Any], *, seeds: int) -> Table:
         first_episodes=True,
         notes=(
             "All on the episodes of the first episode seed alone, so the first row differs a "
-            "little from the one in Table 1.",
+            "little from the one in Table 1. Trained without support is of the first seed alone, "
+            "and compared with PMMs of that seed.",
             "Wrong support: the support shows another class than the one asked for. The last row "
             "is on classes seen in training, with other episodes."
             if rows[-1].entry == "seen_classes"
@@ -141,7 +147,10 @@ def _table_2(shared: Mapping[str, Any], *, seeds: int) -> Table:
         seeds=tuple(range(seeds)),
         paper_setting=f"{PASCAL}, ResNet-50",
         paper_table=2,
-        notes=("Of PMMs+, P-Match without P-Conv, as in the paper.",),
+        notes=(
+            "Of PMMs+, P-Match without P-Conv, as in the paper. With K = 1 this is the baseline's "
+            "network. The paper gives it 53.69 here and 51.93 in Table 1.",
+        ),
     )
 
 
@@ -161,7 +170,10 @@ def _table_3(shared: Mapping[str, Any], *, seeds: int) -> Table:
         seeds=tuple(range(seeds)),
         paper_setting=f"{PASCAL}, ResNet-50",
         paper_table=3,
-        notes=("Of PMMs+ with K = 3, as in the paper. EM sees features of unit length.",),
+        notes=(
+            "Of PMMs+ with K = 3, as in the paper. EM sees features of unit length. The Gaussian "
+            "has precision 20, as vMF has concentration 20; the paper's formula has precision 2.",
+        ),
     )
 
 

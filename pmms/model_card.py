@@ -220,7 +220,10 @@ def _terms(config: RunConfig) -> str:
 
 
 def _rebuild(config: RunConfig, record: RunRecord, weights: Path) -> str:
-    other = json.dumps(changed_parameters(config), ensure_ascii=False)
+    changed = dict(changed_parameters(config))
+    if config.data.classes:
+        changed["classes"] = f"../{Path(config.data.classes).name}"
+    other = json.dumps(changed, ensure_ascii=False)
     root = f" -p root {shlex.quote(f'../data/{config.data.dataset}')}" if config.data.root else ""
     threads = record.environment.get("threads", 1)
     return f"""\
@@ -236,14 +239,14 @@ spread of training seeds. `make models` rebuilds the weights of whole tables."""
 
 
 def changed_parameters(config: RunConfig) -> Mapping[str, Any]:
-    """Parameters of a run that differ from its profile; folders are left out.
+    """Parameters of a run that differ from its profile; folders and files are left out.
 
     ``run_config(config.profile, **changed_parameters(config))`` has the same name, given the same
-    folder of data.
+    folder of data and file of classes.
     """
     plain = run_config(config.profile, root=config.data.root or "data").flat()
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in config.flat().items()
-        if name not in ("profile", "root") and value != plain[name]
+        if name not in ("profile", "root", "classes") and value != plain[name]
     }

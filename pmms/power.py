@@ -4,11 +4,11 @@ import math
 
 from scipy import stats
 
-from pmms.intervals import CONFIDENCE
+from pmms.intervals import CONFIDENCE, LEAST
 
 
 def pairs_needed(spread: float, *, resolve: float, power: float = 0.8) -> int:
-    """How many differences it takes for an interval that leaves zero out.
+    """How many differences it takes for an interval that leaves zero out; ``LEAST`` at the least.
 
     Args:
         spread: standard deviation of the differences.
@@ -26,7 +26,7 @@ def pairs_needed(spread: float, *, resolve: float, power: float = 0.8) -> int:
     tail = (1 + CONFIDENCE) / 2
     # With a known spread; t distributions ask for more, never for less.
     known = (stats.norm.ppf(tail) + stats.norm.ppf(power)) * spread / resolve
-    count = max(2, math.ceil(known**2))
+    count = max(LEAST, math.ceil(known**2))
     while _power(count, resolve / spread, tail) < power:
         count += 1
     return count

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from pmms.datasets.label_index import as_rgb
 from pmms.folds import VOID
 from pmms.models import FewShotSegmenter, build_model, foreground
 from pmms.transforms import EvalTransform
@@ -66,7 +67,8 @@ def segment_image(
         if mask.dtype != bool or mask.shape != image.shape[:2]:
             raise ValueError(
                 f"mask {number} must be bool {image.shape[:2]} like its picture, got {mask.dtype} "
-                f"{mask.shape}"
+                f"{mask.shape} (a photo with an EXIF entry that turns it is read turned: draw the "
+                "mask on what you see)"
             )
         if not mask.any():
             raise ValueError(f"mask {number} is empty: it must show the object in its picture")
@@ -92,20 +94,21 @@ def read_picture(path: Path | str) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: missing, damaged or no picture; the message names it.
     """
-    from PIL import ImageOps
+    return np.array(as_rgb(ImageOps.exif_transpose(_open(path)), path))
 
-    image = ImageOps.exif_transpose(_open(path))
-    if image.mode.startswith("I;16"):  # Pillow would cut all values above 255
-        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        raise ValueError(f"{path} has 32 bits a pixel, of unknown range; save it with 8 bits")
-    return np.array(image.convert("RGB"))
+
+def _grey_palette(image: Image.Image) -> bool:
+    """Whether all colours that a palette picture shows are grey."""
+    colours = np.array(image.convert("RGB")).reshape(-1, 3)
+    return bool((colours == colours[:, :1]).all())
 
 
 def read_mask(path: Path | str, *, label: int | None = None) -> np.ndarray:
     """Read a mask as bool (H, W).
 
-    Black-and-white masks, grey ones and palette PNGs are understood, with any bit depth.
+    Black-and-white masks, grey ones and palette PNGs are understood, with any bit depth. The value
+    of a palette PNG is the index, unless no label is named and all its colours are grey. Where a
+    mask is transparent there is no object. If it has an EXIF entry that turns it, it is turned.
 
     Args:
         path: the file.
@@ -116,7 +119,10 @@ def read_mask(path: Path | str, *, label: int | None = None) -> np.ndarray:
         FileNotFoundError, ValueError: missing or damaged; a colour picture; several labels and no
             ``label``; the label does not occur.
     """
-    image = _open(path)
+    image = ImageOps.exif_transpose(_open(path))
+    alpha = np.array(image.getchannel("A")) if "A" in image.getbands() else None
+    if image.mode == "P" and label is None and _grey_palette(image):
+        image = image.convert("L")
     values = np.array(image.getchannel("L") if image.mode == "LA" else image)
     if values.ndim == 3:
         colours = values[..., :3]
@@ -126,6 +132,8 @@ def read_mask(path: Path | str, *, label: int | None = None) -> np.ndarray:
                 "with one value for the object and 0 elsewhere"
             )
         values = colours[..., 0]
+    if alpha is not None:
+        values = np.where(alpha > 0, values, 0)
     present = [int(v) for v in np.unique(values) if v != 0]
     if label is None:
         named = [v for v in present if v != VOID] or present

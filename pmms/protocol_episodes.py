@@ -283,9 +283,10 @@ def _enough(
         raise ValueError("expected at least one class to draw episodes from, got none")
     for class_id in sorted(classes):
         if len(images.get(class_id, ())) < needed:
+            fewer = " or fewer shots" * (needed > 2)
             raise ValueError(
-                f"an episode with {needed - 1} shot(s) needs {needed} images of its class, but in "
-                f"{dataset.name} {dataset.class_name(class_id)} (class {class_id}) has "
-                f"{len(images.get(class_id, ()))}; use more images or fewer shots"
+                f"an episode needs {needed} images of its class, but in {dataset.name} "
+                f"{dataset.class_name(class_id)} (class {class_id}) has "
+                f"{len(images.get(class_id, ()))}; use more images{fewer}"
             )
     return {class_id: images[class_id] for class_id in sorted(classes)}

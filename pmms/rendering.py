@@ -56,12 +56,14 @@ def _ours(comparison: Comparison) -> Sheet:
     for result in comparison.rows:
         if result.row.parameters is None:
             continue
-        empty = FAILED if result.failed else NOT_RUN
-        cells = [_score(result.folds.get(fold), None, empty) for fold in table.folds]
+        cells = [
+            _score(result.folds.get(fold), None, FAILED if fold in result.failed_folds else NOT_RUN)
+            for fold in table.folds
+        ]
+        empty = NONE if result.folds or result.failed else NOT_RUN
         cells.append(_score(result.mean, result.interval, empty))
         cells += _difference(result)
-        whole = result.runs == result.wanted
-        cells.append(f"{result.runs}" if whole else f"{result.runs} of {result.wanted}")
+        cells.append(_of(result.runs, result.wanted))
         if in_paper:
             cells.append(_of_paper(result.row.paper.get("mean"), result.paper_difference(against)))
         rows.append((result.row.label, *cells))
@@ -110,7 +112,11 @@ def _difference(result: RowResult) -> tuple[str, str]:
     if found is None:
         return NONE, NONE
     half = "" if found.interval is None else f" ± {found.interval.high - found.mean:.2f}"
-    return f"{signed(found.mean)}{half}", f"{found.pairs}"
+    return f"{signed(found.mean)}{half}", _of(found.pairs, found.planned)
+
+
+def _of(count: int, planned: int) -> str:
+    return f"{count}" if count == planned else f"{count} of {planned}"
 
 
 def _of_paper(mean: float | None, difference: float | None) -> str:
@@ -218,7 +224,8 @@ def comparison_csv(comparison: Comparison) -> str:
         line["difference_to"] = table.against if found else ""
         line["difference"] = _number(found.mean if found else None)
         line |= _ends("difference", found.interval if found else None)
-        line |= {"pairs": found.pairs if found else "", "runs": result.runs}
+        line |= {"pairs": found.pairs if found else ""}
+        line |= {"pairs_wanted": found.planned if found else "", "runs": result.runs}
         line |= {"runs_wanted": result.wanted, "failed": len(result.failed)}
         line["protocol"] = comparison.protocol.label if comparison.protocol else ""
         for column in paper.COLUMNS:

@@ -177,6 +177,7 @@ def _commit() -> str:
         return done.stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # else it is another project's
         commit = git("rev-parse", "--short=12", "HEAD")
         return commit + ("-dirty" if git("status", "--porcelain", "--", str(here)) else "")
     except (OSError, subprocess.CalledProcessError):
@@ -193,7 +194,10 @@ def _processor() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """JSON values only: string keys, lists, finite floats rounded to 6 significant decimals."""
+    """JSON values only: string keys, lists, finite floats rounded to six decimals.
+
+    Those below 0.001 keep six significant digits, so that no two settings become one.
+    """
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -201,5 +205,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"a run record holds finite numbers only, got {value}")
-        return round(value, 6)
+        return round(value, 6) if abs(value) >= 1e-3 else float(f"{value:.6g}")
     return value

@@ -5,8 +5,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
-
 from pmms.config import RunConfig
 from pmms.results import RunRecord, environment, peak_memory_mb
 from pmms.run_state import LossPoint
@@ -18,11 +16,14 @@ def make_record(
     history: Sequence[LossPoint],
     seconds: Mapping[str, float],
     *,
-    device: torch.device | str = "cpu",
+    started_with: Mapping[str, Any] | None = None,
     left_out: Mapping[str, int] = MappingProxyType({}),
     processes: int = 1,
 ) -> RunRecord:
     """The record of a run that has ended; see :class:`pmms.results.RunRecord`.
+
+    ``started_with`` is what :func:`pmms.results.environment` said when the run began: a commit may
+    have been made since. None takes what it says now, of the CPU.
 
     Where the data lay is left out, see :meth:`pmms.config.RunConfig.portable`. ``left_out`` names
     the classes that were not scored, see :class:`pmms.data.Data`; it stands with the protocol.
@@ -39,7 +40,8 @@ def make_record(
         loss=tuple((point.step, point.loss) for point in history),
         seconds=seconds,
         peak_memory_mb=peak_memory_mb(),
-        environment=environment(device) | ({"processes": processes} if processes > 1 else {}),
+        environment=dict(started_with or environment())
+        | ({"processes": processes} if processes > 1 else {}),
     )
 
 

@@ -47,6 +47,7 @@ def alone_in(
     if folder is None:
         yield
         return
+    folder = folder.absolute()  # "." has no name
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     if chief:
         check_writable(folder.parent)

@@ -46,19 +46,23 @@ def _setting(comparison: Comparison, config: RunConfig) -> list[str]:
         f"{protocol.shots}-shot, {times}{protocol.episodes:,} episodes a run, the same for all "
         "rows."
     ]
-    if table.seed_name == "seed" and not any(
-        "iterations" in (r.parameters or {}) for r in table.rows
-    ):
-        sentences.append(f"{config.train.iterations:,} training steps.")
+    own_length = ["iterations" in (row.parameters or {}) for row in table.rows]
+    if table.seed_name == "seed" and not all(own_length):
+        otherwise = " where the row says nothing else" if any(own_length) else ""
+        sentences.append(f"{config.train.iterations:,} training steps{otherwise}.")
     one, several = SEEDS[table.seed_name]
     many = len(table.seeds)
     folds = f"{len(table.folds)} folds" if len(table.folds) > 1 else f"Fold {table.folds[0]}"
-    sentences.append(f"{folds}, {f'{many} {several}' if many > 1 else one}.")
+    planned = " planned" if any(result.missing for result in comparison.rows) else ""
+    sentences.append(f"{folds}, {f'{many} {several}{planned}' if many > 1 else one}.")
     return sentences
 
 
 def _intervals(comparison: Comparison) -> list[str]:
+    table = comparison.table
     sentences = []
+    if len(table.seeds) > 1 and any(result.missing for result in comparison.rows):
+        sentences.append("A seed counts when it has all folds; while none has, each run does.")
     kinds = {result.interval.over for result in comparison.rows if result.interval}
     if "seeds" in kinds:
         sentences.append("± at a mean: 95 % t interval over the seeds' means over folds.")
@@ -66,11 +70,13 @@ def _intervals(comparison: Comparison) -> list[str]:
         sentences.append(
             f"{EPISODES_MARK} No seeds to compare: 95 % interval over the draw of episodes alone."
         )
+    if any(r.mean is not None and r.interval is None for r in comparison.rows) and kinds:
+        sentences.append("A mean without ±: two seeds.")
     differences = [result.difference for result in comparison.rows if result.difference]
     if differences:
         same = "the same fold, seed and episodes"
         sentences.append(f"Differences are of pairs of runs with {same}.")
-        if comparison.table.seed_name == "em_seed" and len(comparison.table.seeds) > 1:
+        if table.seed_name == "em_seed" and len(table.seeds) > 1:
             sentences.append("Those of one fold are averaged first and count as one pair.")
     if any(difference.interval for difference in differences):
         sentences.append("± at a difference: 95 % t interval over the pairs.")
@@ -95,7 +101,11 @@ def _made(comparison: Comparison) -> list[str]:
     machines = sorted({record.environment["device"] for record in records})
     torch = sorted({record.environment["versions"]["torch"] for record in records})
     runs = "1 run" if len(records) == 1 else f"{len(records)} runs"
-    return [f"{runs}, {hours:.1f} hours in all on {_listed(machines)}, PyTorch {_listed(torch)}."]
+    commits = len({record.environment["commit"] for record in records})
+    code = f", {commits} commits of the code" if commits > 1 else ""
+    return [
+        f"{runs}, {hours:.1f} hours in all on {_listed(machines)}, PyTorch {_listed(torch)}{code}."
+    ]
 
 
 def _missing(comparison: Comparison) -> list[str]:
@@ -104,11 +114,11 @@ def _missing(comparison: Comparison) -> list[str]:
         return []
     wanted = len(missing) + len(comparison.records)
     profile = "" if comparison.profile == "mini" else f" PROFILE={comparison.profile}"
-    option = "" if comparison.profile == "mini" else f" --profile {comparison.profile}"
+    option = "" if comparison.profile == "mini" else " --profile paper --device cuda --workers 4"
     sentences = [f"Not run: {len(missing)} of {wanted}."]
     if not comparison.table.folder:
         sentences.append(
-            f"`make tables{profile}` runs what is missing, "
+            f"`make tables TABLES={comparison.table.name}{profile}` runs what is missing, "
             f"`python workflow/run_record.py {missing[0]}{option}` the first of them."
         )
     failed = {name: status for result in comparison.rows for name, status in result.failed.items()}

@@ -3,7 +3,7 @@ at will.
 
 Step t of a run depends on the configuration, the weights after step t - 1 and the numbers drawn
 from (seed, t), on nothing else. So a checkpoint is the weights, the optimiser's momentum and t, and
-a resumed run ends with the same bits as one that was never interrupted.
+a resumed run ends, on a CPU, with the same bits as one that was never interrupted.
 """
 
 from collections.abc import Sequence
@@ -143,7 +143,7 @@ def _train(
             if in_parts:
                 loss = _backward_in_parts(loss_of, batch, parts, turn, team, config, seed)
             else:
-                torch.manual_seed(seed)
+                _seed(seed, device)
                 loss = loss_of(batch[0])
                 loss.backward()
             optimizer.step()
@@ -202,12 +202,21 @@ def _backward_in_parts(
     pixels = team.total(pixels)
     losses = []
     for batch, turn.part in zip(batches, parts, strict=True):
-        torch.manual_seed(seed)
-        loss = loss_of(batch, pixels)
-        losses.append(loss.detach())
-        # DDP takes the mean over the processes; the sum is meant.
-        team.backward(loss * team.size, loss_of, last=turn.part is parts[-1])
+        _seed(seed, pixels.device)
+        with team.part(loss_of, last=turn.part is parts[-1]):
+            loss = loss_of(batch, pixels)
+            losses.append(loss.detach())
+            # DDP takes the mean over the processes; the sum is meant.
+            team.backward(loss * team.size)
     return team.total(torch.stack(losses).sum())
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed what dropout draws from: ``torch.manual_seed`` would seed every GPU of the machine."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _pixels(query_mask: Tensor, void: str) -> Tensor:

@@ -1,5 +1,6 @@
 """The batches of a training, step after step, in the parts that this process takes."""
 
+import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -53,10 +54,16 @@ def step_batches(
     loader = DataLoader(
         Subset(EpisodeDataset(sampler, source), rows), batch_size=parts[0].stop - parts[0].start,
         collate_fn=collate, num_workers=workers, pin_memory=pinned, generator=torch.Generator(),
+        worker_init_fn=_leave_sigint_alone,
     )  # fmt: skip
     loaded = iter(loader)
     while of_step := list(islice(loaded, len(parts))):
         yield [batch.to(device, non_blocking=pinned) for batch in of_step]
+
+
+def _leave_sigint_alone(_: int) -> None:
+    """Ctrl-C reaches the workers too; it is for the main process to end the step and save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def predict(model: FewShotSegmenter, batch: Any) -> Prediction:

@@ -38,7 +38,11 @@ def deciding_settings(
     sampler: EpisodeSampler,
     config: TrainConfig,
 ) -> dict[str, Any]:
-    """All that decides a run besides the first weights of the head; a checkpoint belongs to it."""
+    """What a checkpoint belongs to.
+
+    It decides a run but for the first weights of the head, and for settings of views: of a bank the
+    shapes are known here, of a transform its kind and size.
+    """
     if isinstance(source, FeatureBank):
         made_by = ["features", *source.features.shape[1:], *source.labels.shape[1:]]
     else:

@@ -58,4 +58,6 @@ def _made_by(command: str, records: Sequence[RunRecord]) -> str:
         return f"`{command}` runs them."
     minutes = sum(sum(record.seconds.values()) for record in records) / 60
     devices = sorted({str(record.environment["device"]) for record in records})
-    return f"`{command}`, {minutes:.0f} minutes on {' and '.join(devices)}."
+    commits = sorted({str(record.environment["commit"]) for record in records})
+    of_code = f"commit{'s' * (len(commits) > 1)} {' and '.join(commits)}"
+    return f"`{command}`, {minutes:.0f} minutes on {' and '.join(devices)}, {of_code}."

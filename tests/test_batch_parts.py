@@ -1,5 +1,6 @@
 """Parts of a batch: dropout and batch normalisation as if the batch were whole."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from fakes import tiny_model
 from torch import Tensor, nn
 
+import pmms
 from pmms.batch_parts import Part, PartInTurn, as_parts, batch_parts
 
 
@@ -109,6 +111,20 @@ def test_batch_normalisation_in_bfloat16_and_in_eval() -> None:
         synced.eval()
         synced.reset_running_stats()
         torch.testing.assert_close(synced(x), nn.BatchNorm2d(3).eval()(x))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_a_backbone_of_another_package_computes_the_same(training: bool) -> None:
+    """EfficientNet's normalisation layers, of timm, apply the activation too."""
+    backbone = pmms.build_backbone("efficientnet_lite0").train(training)
+    image = torch.rand(4, 3, 96, 96)
+    kept = copy.deepcopy(backbone.state_dict())
+    with torch.no_grad():
+        alone = backbone(image)
+        backbone.load_state_dict(kept)
+        with as_parts(backbone, PartInTurn(), total=torch.clone):
+            # Sums in another order, 48 layers deep. Without activations it is off by two.
+            torch.testing.assert_close(backbone(image), alone, rtol=0, atol=1e-2)
 
 
 def test_the_model_is_left_as_it_was() -> None:

@@ -180,6 +180,21 @@ def test_run_passes_parameters_and_records_time(folder: Path) -> None:
     assert {"python", "torch"} <= set(record["versions"])
 
 
+@pytest.mark.parametrize("given", [[], ["-p", "kappa", "5"]])
+def test_a_run_with_other_parameters_leaves_the_book_s_figures_alone(
+    folder: Path, given: list[str]
+) -> None:
+    output = folder.parent / "out"
+    asks = new_code_cell("import os\nprint(os.environ.get('PMMS_FIGURES'))")
+    notebook = nbformat.read(folder / "00_good.ipynb", as_version=4)
+    notebook.cells.append(asks)
+    nbformat.write(notebook, folder / "00_good.ipynb")
+    arguments = ["00", *given, "--notebooks", str(folder), "--output-dir", str(output)]
+    assert run_notebooks.main(arguments) == 0
+    said = nbformat.read(output / "00_good.ipynb", as_version=4).cells[-1].outputs[0].text.strip()
+    assert said == (str(output / "figures") if given else "None")
+
+
 def test_a_failure_is_kept_reported_and_does_not_stop_the_rest(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,3 +306,14 @@ def test_gathered_links_alt_texts_and_record(tmp_path: Path) -> None:
     assert (source / "status.json").read_text("utf-8") == "{}"
     assert (source / "_static" / "mathjax" / "tex-svg-full.js").stat().st_size > 1_000_000
     assert not (source / "tools").exists()
+
+
+def test_kernels_started_at_once_have_sockets_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    managers = [run_notebooks.FileKernelManager() for _ in range(2)]
+    files = [Path(manager.connection_file) for manager in managers]
+    assert len(set(files)) == 2
+    # The sockets lie beside the connection file, not in the kernel's working folder.
+    assert [m.ip for m in managers] == [f"{file.with_suffix('')}-ipc" for file in files]

@@ -99,6 +99,31 @@ def test_only_runs_with_a_partner_count_and_all_folds_are_needed(tmp_path: Path)
     assert find(CLAIM, results=tmp_path).verdict == "holds"
 
 
+def test_a_verdict_waits_for_all_runs_and_counts_whole_seeds(tmp_path: Path) -> None:
+    table = tables("mini")["table-3"]
+    save(tmp_path, table, "Gaussian", lambda seed, fold: 40.0)
+    # Seed 1 has fold 0 alone, whose gain is larger.
+    gain = {0: 9.0, 1: 1.0, 2: 2.0, 3: 1.5}
+    partly = {(0, fold) for fold in range(4)} | {(1, 0)}
+    save(
+        tmp_path, table, "vMF",
+        lambda seed, fold: 40 + gain[fold] if (seed, fold) in partly else None,
+    )  # fmt: skip
+    (claim,) = [claim for claim in PAPER_CLAIMS if claim.table == "table-3"]
+    result = find(claim, results=tmp_path)
+    assert result.all_values == pytest.approx(list(gain.values()))
+    assert (result.planned, result.whole) == (12, False)
+    shown = compare(table, results=tmp_path).row("vMF").difference
+    assert (shown.mean, shown.pairs) == (pytest.approx(result.mean), 4)
+
+    free = tables("mini")["free-kernel"]
+    save(tmp_path, free, "Gaussian", lambda seed, fold: 20.0)
+    save(tmp_path, free, "vMF", lambda seed, fold: 21.0 + 0.1 * fold if seed == 0 else None)
+    claim = next(claim for claim in FREE_CLAIMS if claim.table == "free-kernel")
+    result = find(claim, results=tmp_path)
+    assert (result.verdict, result.whole, result.early) == ("holds", False, True)
+
+
 def test_the_opposite_of_a_claim_is_noticed(tmp_path: Path) -> None:
     table = tables("mini")["table-3"]
     save(tmp_path, table, "Gaussian", lambda seed, fold: 40.0 + 0.1 * seed)
@@ -185,7 +210,7 @@ def test_power_is_what_draws_show() -> None:
     lows = [found({0: tuple(draw)}).interval[0] for draw in draws[:1000]]
     assert 0.77 < np.mean(np.array(lows) > 0) < 0.83
     assert pairs_needed(3.6, resolve=2, power=0.95) > count > pairs_needed(3.6, resolve=4)
-    assert pairs_needed(1e-4, resolve=2) == 2
+    assert pairs_needed(1e-4, resolve=2) == 3  # fewer have no interval
     for wrong in ({"spread": 0}, {"resolve": -1}, {"power": 1}):
         with pytest.raises(ValueError, match="must be positive"):
             pairs_needed(**{"spread": 1, "resolve": 1} | wrong)
@@ -204,9 +229,10 @@ def test_sheet_says_how_much_there_is() -> None:
         found({0: (2.0,)}),
         found({0: (2.0,) * 9, 1: (-1.0,)}, unit="classes", folds=(0, 1)),
         found({}),
-        found(sure, planned=20),
-        found({0: (2.0,)}, planned=20),
+        found(sure, planned=20, whole=False),
+        found({0: (2.0,)}, planned=20, whole=False),
         found(sure, planned=8),
+        found({0: (2.0,) * 9, 1: (-1.0,)}, unit="classes", folds=(0, 1), whole=False),
     ]
     assert [row[1:] for row in claims_sheet(findings).rows] == [
         ("+3.34", "+3.00 ± 0.84", "8 pairs", "4 of 4", "holds"),
@@ -216,6 +242,7 @@ def test_sheet_says_how_much_there_is() -> None:
         ("–", "+3.00 ± 0.84", "8 of 20 pairs", "4 of 4", "holds so far"),
         ("–", "+2.00", "1 of 20 pairs", "1 of 1", "undecided, runs missing"),
         ("–", "+3.00 ± 0.84", "8 pairs", "4 of 4", "holds"),
+        ("–", "+1.70 ± 0.68", "10 classes", "1 of 2", "holds so far"),
     ]
 
 

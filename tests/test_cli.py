@@ -193,6 +193,19 @@ def drawn(folder: Path) -> dict[str, str]:
     return paths | {"mask": str(folder / "mask.png")}
 
 
+def test_predict_replaces_no_picture_that_it_was_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = drawn(tmp_path)
+    mask = Path(paths["mask"]).rename(tmp_path / "query_found.png")
+    before = mask.read_bytes()
+    arguments = ["predict", "--support", paths["support"], str(mask), "--query", paths["query"]]
+    assert main([*arguments, "--size", "64", "--out", str(tmp_path)]) != 0
+    assert "name another folder with --out" in capsys.readouterr().err
+    assert mask.read_bytes() == before
+    assert main([*arguments, "--size", "64", "--out", str(tmp_path / "out")]) == 0
+
+
 @pytest.mark.parametrize("with_model", [True, False])
 def test_predict_writes_mask_and_overlay(
     trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], with_model: bool
@@ -203,9 +216,9 @@ def test_predict_writes_mask_and_overlay(
     arguments += ["--support", paths["support"], paths["mask"], "--query", paths["query"]]
     assert main([*arguments, *model, "--out", str(tmp_path / "out")]) == 0
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "query_mask.png", "query_overlay.png",
+        "query_found.png", "query_overlay.png",
     ]  # fmt: skip
-    mask = np.array(Image.open(tmp_path / "out" / "query_mask.png"))
+    mask = np.array(Image.open(tmp_path / "out" / "query_found.png"))
     assert mask.shape == (80, 120)
     assert set(np.unique(mask)) <= {0, 255}
     share = float(re.search(r"([\d.]+) % of", capsys.readouterr().out)[1])

@@ -280,7 +280,10 @@ def test_photos_in_subfolders_and_of_equal_names(root):
     dataset = CocoInstances(write_coco(root, data))
     assert [dataset.image_id(i) for i in range(4)] == ["b_1", "c_3", "a_1", "d"]
     assert dataset[2].image.shape == (3, 30, 40)
-    data["images"][3]["file_name"] = "a_1.png"
+    data["images"][3]["file_name"] = "a_1.png"  # another file, the same plain name
+    dataset = CocoInstances(write_coco(root, data))
+    assert [dataset.image_id(i) for i in range(4)] == ["b_1", "c_3", "a_1-2", "a_1-3"]
+    data["images"][3]["file_name"] = "a/1.jpg"
     with pytest.raises(ValueError, match=r"instances_val2017\.json lists two photos by the name"):
         CocoInstances(write_coco(root, data))
 

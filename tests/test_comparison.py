@@ -78,7 +78,10 @@ def test_seeds_that_lack_a_fold_are_left_out(tmp_path: Path) -> None:
     assert found.mean == pytest.approx(VALUES[1, :2].mean(), abs=1e-5)
     assert found.folds[0] == pytest.approx(VALUES[1, :2, 0].mean(), abs=1e-5)
     assert found.interval is None  # of two seeds
-    assert found.difference.pairs == 11
+    # Of the same runs as the mean: else folds 0 to 2 would count more than fold 3.
+    both = VALUES[:, :2]
+    assert found.difference.mean == pytest.approx((both[1] - both[0]).mean(), abs=1e-5)
+    assert (found.difference.pairs, found.difference.planned) == (8, 12)
     lacking = TABLE.config("mini", TABLE.row("vMF"), 2, 3).name
     assert (found.runs, found.missing) == (11, (lacking,))
 
@@ -90,7 +93,7 @@ def test_without_a_whole_seed_there_is_no_mean(tmp_path: Path) -> None:
     found = made_comparison(tmp_path, first).row("vMF")
     assert found.folds == {0: pytest.approx(VALUES[1, :, 0].mean(), abs=1e-5)}
     assert found.mean is found.interval is None
-    assert found.difference.pairs == 3
+    assert (found.difference.pairs, found.difference.planned) == (3, 12)
 
 
 def test_one_seed_has_an_interval_over_episodes(tmp_path: Path) -> None:
@@ -116,6 +119,7 @@ def test_one_run_that_stands_for_all_seeds_has_no_spread_over_them(tmp_path: Pat
     assert (one.runs, one.wanted, one.interval.over) == (4, 4, "episodes")
     assert (three.wanted, three.interval.over) == (12, "seeds")
     assert (three.difference.pairs, three.difference.mean) == (4, pytest.approx(1))
+    assert three.difference.planned == 4
 
 
 def test_controls_are_compared_on_the_first_episode_seed(tmp_path: Path) -> None:
@@ -186,6 +190,7 @@ def test_failed_runs_are_told_from_those_not_run(tmp_path: Path) -> None:
         at_home.name: "failed: stopped",
     }
     assert found.runs == 0
+    assert found.failed_folds == {2, 3}
     # A run that was repeated with success has not failed any more.
     made_record(TABLE, "vMF", 1, 2, 40).save(tmp_path)
     assert record.name not in compare(TABLE, results=tmp_path).row("vMF").failed

@@ -216,6 +216,15 @@ def test_waiting_doubles(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [w for w in waited if w] == [1, 2, 4, 8, 16, 32, 60, 60]
 
 
+def test_a_server_that_cannot_go_on_is_given_up(url: str, tmp_path: Path, faults: Faults) -> None:
+    """Each answer begins anew and breaks somewhere else: more than before is not more than ever."""
+    faults.ranges = False
+    faults.cuts = [100_000, 50_000, 80_000, 40_000, 70_000, 60_000, 90_000]
+    with pytest.raises(DownloadError):
+        fetch(url, tmp_path / "out" / "a.bin", attempts=4)
+    assert len(faults.requests) == 5
+
+
 def test_a_silent_server_counts_as_cut(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

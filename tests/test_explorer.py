@@ -365,6 +365,17 @@ def test_a_picture_of_ones_own(explorer: Explorer) -> None:
     assert explorer.scene.pair.name == "mine.png"
 
 
+def test_another_picture_does_not_keep_the_mask_and_query_of_the_last(explorer: Explorer) -> None:
+    explorer.mask.value = upload(png(MASK), "mask.png")  # before its picture: it waits for that
+    explorer.picture.value = upload(png(noise(60, 80, 3)))
+    explorer.query.value = upload(png(noise(50, 50, 3, seed=2)), "query.png")
+    assert explorer.scene.pair.mask.sum() == 800
+    explorer.picture.value = upload(png(noise(60, 80, 3, seed=3)), "other.png")
+    assert alert(explorer) == ""
+    assert "other.png (no mask yet" in explorer.summary.value
+    np.testing.assert_array_equal(explorer.scene.pair.query, noise(60, 80, 3, seed=3))
+
+
 @pytest.mark.parametrize(
     "control, content, message",
     [

@@ -254,6 +254,15 @@ def test_a_batch_only_takes_views_that_show_the_class(dataset: FakeDataset) -> N
     assert 40 < seen.count(2.0) < 80
 
 
+def test_a_class_too_small_for_the_kept_labels_takes_the_plain_view(dataset: FakeDataset) -> None:
+    """There its mask is rescued; in a random view it would be empty."""
+    labels = torch.zeros(len(dataset), 4, 32, 32, dtype=torch.uint8)
+    features = torch.arange(4.0)[None, :, None, None, None].expand(len(labels), 4, 1, 1, 1)
+    bank = FeatureBank(dataset, features.half(), labels)
+    shown = [bank.batch(EPISODES, seed=seed) for seed in range(5)]
+    assert all(not batch.support.any() and not batch.query.any() for batch in shown)
+
+
 def test_one_view_needs_no_choice(dataset: FakeDataset, backbone: TinyBackbone) -> None:
     bank = feature_bank(dataset, backbone, size=32)
     one, other = bank.batch(EPISODES), bank.batch(EPISODES, seed=9)

@@ -170,6 +170,18 @@ def test_a_saved_figure_is_the_same_to_the_byte(tmp_path: Path, kind: str, suffi
         assert not re.search(r"<dc:date>|\b20\d\d-\d\d-\d\d", text)
 
 
+def test_figures_go_where_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    figures.save_figure(drawn("plot"), "fig-a")
+    assert (tmp_path / "figures" / "fig-a.svg").is_file()
+    monkeypatch.setenv(figures.FOLDER, str(tmp_path / "elsewhere"))
+    assert figures.save_figure(drawn("plot"), "fig-a").parent == tmp_path / "elsewhere"
+    assert figures.save_figure(drawn("plot"), "fig-a", folder="here").parent == Path("here")
+
+
 def test_publish_saves_shows_and_closes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[tuple[Any, dict[str, Any]]] = []
     monkeypatch.setattr(

@@ -52,11 +52,48 @@ def test_table_1_has_four_models_with_five_seeds_on_four_folds() -> None:
     assert len(runs("mini", ["table-1"])) == 80
 
 
-def test_first_runs_are_those_of_table_1_seed_by_seed() -> None:
-    first = list(runs("mini").values())[:80]
-    assert [p["seed"] for p in first] == [seed for seed in range(5) for _ in range(16)]
+def test_first_runs_are_those_of_table_1_and_a_seed_ends_before_the_next_begins() -> None:
+    every = list(runs("mini").values())
+    first = every[:16]
+    assert {p["seed"] for p in first} == {0}
     assert [p["model"] for p in first[:4]] == ["baseline", "pmms_plus", "pmms", "rpmms"]
-    assert [p["fold"] for p in first[:16:4]] == [0, 1, 2, 3]
+    assert [p["fold"] for p in first[::4]] == [0, 1, 2, 3]
+    seeds = [max(p.get("seed", 0), p.get("em_seed", 0)) for p in every]
+    assert seeds == sorted(seeds)
+
+
+def test_a_seed_is_also_the_start_of_em_where_there_is_a_mixture() -> None:
+    table = tables("mini")["table-1"]
+    starts = {
+        row.label: {seed: table.parameters(row, seed, 0)["em_seed"] for seed in table.seeds}
+        for row in table.rows
+    }
+    assert set(starts.pop("baseline").values()) == {0}
+    assert all(of_row == {seed: seed for seed in table.seeds} for of_row in starts.values())
+    one, two = tables("mini")["table-2"].rows[:2]
+    assert tables("mini")["table-2"].parameters(one, 2, 0)["em_seed"] == 0
+    assert tables("mini")["table-2"].parameters(two, 2, 0)["em_seed"] == 2
+
+
+def test_kappa_without_training_is_that_of_em_alone() -> None:
+    for profile in PROFILES:
+        table = tables(profile)["free-kappa"]
+        found = [table.config(profile, row, 0, 0).model for row in table.rows]
+        assert [one.kappa for one in found] == [5, 10, 20, 40, 80]
+        assert {one.p_conv_kappa for one in found} == {20}
+
+
+def test_records_of_one_training_have_one_loss_curve() -> None:
+    """Tables 4 and 5 test the same weights: the second record did not train anew."""
+    curves: dict[str, set[tuple[tuple[int, float], ...]]] = {}
+    for name, parameters in runs("mini").items():
+        path = RESULTS / f"{name}.json"
+        config = run_config("mini", **parameters)
+        if config.model.learns and path.is_file():
+            curve = tuple((step, loss) for step, loss in load_record(path).loss)
+            curves.setdefault(config.training_name, set()).add(curve)
+    assert curves
+    assert {name for name, found in curves.items() if len(found) > 1} == set()
 
 
 def test_tables_share_runs() -> None:
@@ -67,7 +104,7 @@ def test_tables_share_runs() -> None:
 
 
 def test_trained_mini_runs_have_the_same_length() -> None:
-    """Settings are chosen on validation classes: one table compares lengths there."""
+    """Other lengths are looked at on validation classes alone."""
     lengths: dict[bool, set[int]] = {True: set(), False: set()}
     for parameters in runs("mini").values():
         config = run_config("mini", **parameters)

@@ -115,7 +115,7 @@ def test_commands_of_the_page(command, here, capsys):
     elif name == "train":
         assert (here / "kitchen" / "model.safetensors").is_file()  # and used by the next
     elif name == "predict":
-        with Image.open(here / "kitchen" / "found" / "102_mask.png") as mask:
+        with Image.open(here / "kitchen" / "found" / "102_found.png") as mask:
             assert mask.size == (128, 96)
         assert (here / "kitchen" / "found" / "102_overlay.png").is_file()
     else:

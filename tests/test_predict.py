@@ -284,6 +284,39 @@ def test_masks_of_any_kind(tmp_path: Path, kind: str) -> None:
     assert np.array_equal(read, MASK)
 
 
+def test_a_grey_palette_is_read_by_its_greys(tmp_path: Path) -> None:
+    """Programs put white first as well as black."""
+    mask = Image.new("P", (6, 4), 1)
+    mask.putpalette([255, 255, 255, 0, 0, 0])
+    mask.paste(0, (1, 1, 3, 3))
+    mask.save(tmp_path / "mask.png")
+    assert np.argwhere(read_mask(tmp_path / "mask.png")).tolist() == [
+        [1, 1],
+        [1, 2],
+        [2, 1],
+        [2, 2],
+    ]
+    assert read_mask(tmp_path / "mask.png", label=1).sum() == 20  # an index, where one is named
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_where_a_mask_is_transparent_there_is_no_object(tmp_path: Path, mode: str) -> None:
+    white = (255,) * len(mode[:-1])
+    mask = Image.new(mode, (6, 4), (*white, 0))
+    mask.paste((*white, 255), (1, 1, 3, 3))
+    mask.save(tmp_path / "mask.png")
+    assert read_mask(tmp_path / "mask.png").sum() == 4
+
+
+def test_a_mask_is_turned_like_its_picture(tmp_path: Path) -> None:
+    mask = Image.new("L", (6, 4))
+    mask.paste(255, (0, 0, 2, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    mask.save(tmp_path / "mask.png", exif=exif)
+    assert read_mask(tmp_path / "mask.png").shape == (6, 4)
+
+
 def test_void_is_not_the_object(tmp_path: Path) -> None:
     labels = MASK.astype(np.uint8)
     labels[2, 3:13] = labels[9, 3:13] = 255

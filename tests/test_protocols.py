@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from pmms.comparison import one_protocol
 from pmms.grid import tables
 from pmms.protocols import FIXED, FREE, PRESETS, PROTOCOLS, Protocol
 from pmms.results import RunRecord, load_record
+from pmms.table_records import one_protocol
 from pmms.tables import SETTINGS, blocks, fill, protocol_table
 
 ROOT = Path(__file__).parents[1]

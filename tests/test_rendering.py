@@ -82,22 +82,54 @@ def test_what_is_missing_stands_with_its_command(tmp_path: Path) -> None:
     made_record(TABLE, "Gaussian", 0, 0, 30.0).save(tmp_path)
     (sheet,) = sheets(compare(TABLE, results=tmp_path))
     assert sheet.rows[0][1:9] == (
-        "30.00", "not run", "not run", "not run", "not run", "–", "–", "1 of 12",
+        "30.00", "not run", "not run", "not run", "–", "–", "–", "1 of 12",
     )  # fmt: skip
     first = TABLE.config("mini", TABLE.rows[0], 0, 1).name
     text = " ".join(sheet.notes)
     assert "Not run: 23 of 24." in text
-    assert f"`make tables` runs what is missing, `python workflow/run_record.py {first}`" in text
+    assert "4 folds, 3 training seeds planned. A seed counts when it has all folds" in text
+    assert (
+        f"`make tables TABLES=made` runs what is missing, `python workflow/run_record.py {first}`"
+        in text
+    )
     of_paper = " ".join(sheets(compare("table-2", "paper", results=tmp_path))[0].notes)
-    assert "`make tables PROFILE=paper`" in of_paper
-    assert re.search(r"run_record.py pascal-fold0-pmms_plus-\S+ --profile paper`", of_paper)
+    assert "`make tables TABLES=table-2 PROFILE=paper`" in of_paper
+    command = r"run_record.py pascal-fold0-pmms_plus-\S+ --profile paper --device cuda --workers 4`"
+    assert re.search(command, of_paper)
+
+
+def test_two_seeds_have_no_interval_and_a_note_that_says_so(tmp_path: Path) -> None:
+    def two(label: str, seed: int, fold: int) -> float | None:
+        return None if label == "vMF" and seed == 2 else score(label, seed, fold)
+
+    (sheet,) = sheets(made_comparison(tmp_path, two))
+    assert re.fullmatch(r"\d+\.\d\d", sheet.rows[1][5])
+    assert sheet.rows[1][7:9] == ("8 of 12", "8 of 12")
+    assert "A mean without ±: two seeds." in " ".join(sheet.notes)
+
+
+def test_the_length_of_training_is_said_where_a_row_has_its_own(tmp_path: Path) -> None:
+    longer = Row(label="longer", parameters={"iterations": 9})
+    mixed = replace(TABLE, rows=(*TABLE.rows, longer))
+    (sheet,) = sheets(made_comparison(tmp_path, lambda *_: 40.0, mixed))
+    assert "7 training steps where the row says nothing else." in sheet.notes[0]
+    own = replace(TABLE, rows=(longer,), against="longer")
+    (sheet,) = sheets(made_comparison(tmp_path, lambda *_: 40.0, own))
+    assert "training steps" not in sheet.notes[0]
+
+
+def test_code_of_several_commits_is_said(tmp_path: Path, comparison: Comparison) -> None:
+    name, record = next(iter(comparison.records.items()))
+    other = replace(record, environment=dict(record.environment) | {"commit": "other"})
+    mixed = replace(comparison, records=dict(comparison.records) | {name: other})
+    assert "PyTorch 2.0, 2 commits of the code." in " ".join(sheets(mixed)[0].notes)
 
 
 def test_failed_runs_are_named(tmp_path: Path) -> None:
     failed = made_record(TABLE, "vMF", 0, 0, 0.0, status="failed: no memory", scores={})
     failed.save(tmp_path / "failed")
     (sheet,) = sheets(compare(TABLE, results=tmp_path))
-    assert sheet.rows[1][1:6] == ("failed",) * 5
+    assert sheet.rows[1][1:6] == ("failed", "not run", "not run", "not run", "–")
     assert sheet.rows[0][1:6] == ("not run",) * 5
     assert f"`{failed.name}` failed: no memory." in sheet.notes[-1]
 
@@ -205,7 +237,8 @@ def test_csv_has_the_numbers_and_the_names_of_missing_records(tmp_path: Path) ->
     assert (first["difference"], first["pairs"], first["missing"]) == ("", "", "")
     assert float(first["mean_high"]) - float(first["mean"]) == pytest.approx(2.4842, abs=2e-4)
     assert (second["difference"], second["difference_to"]) == ("-1.0000", "Gaussian")
-    assert (second["runs"], second["runs_wanted"], second["pairs"]) == ("11", "12", "11")
+    assert (second["runs"], second["runs_wanted"], second["pairs"]) == ("11", "12", "8")
+    assert second["pairs_wanted"] == "12"
     assert (second["paper_fold_0"], second["paper_difference"]) == ("51.8800", "0.5900")
     assert (second["protocol"], second["missing"]) == ("ours", lacking)
 

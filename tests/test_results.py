@@ -196,6 +196,18 @@ def test_commit_is_unknown_outside_a_repository(
     assert environment()["commit"] == "unknown"
 
 
+def test_commit_is_unknown_in_another_project_s_repository(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As where the package was installed into an environment inside that project."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    commit = ["git", *who, "commit", "-q", "--allow-empty", "-m", "first"]
+    subprocess.run(commit, cwd=tmp_path, check=True)
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "results.py"))
+    assert environment()["commit"] == "unknown"
+
+
 def test_peak_memory_grows_with_use() -> None:
     before = peak_memory_mb()
     held = np.ones(int(before * 1.2e6 / 8))

@@ -69,6 +69,17 @@ def test_a_grid_file_names_its_runs(tmp_path: Path) -> None:
     assert found == {names[1]: RUNS[1]}
 
 
+def test_folders_and_files_of_a_grid_are_found_from_the_notebook_s_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("classes.txt").write_text("a\nb\n\nc\nd\n", "utf-8")
+    own = {"dataset": "coco", "root": "mine", "classes": "classes.txt", "model": "training_free"}
+    Path("grid.json").write_text(json.dumps([own]), "utf-8")
+    (found,) = sweep.runs("mini", file=tmp_path / "grid.json").values()
+    assert (found["root"], found["classes"]) == (f"{tmp_path}/mine", f"{tmp_path}/classes.txt")
+
+
 def test_runs_that_share_a_training_follow_each_other(tmp_path: Path) -> None:
     free = {**TINY, "model": "training_free"}
     runs = [*RUNS, {**TINY, "episodes": 90}, free, {**free, "episodes": 80}]
@@ -207,6 +218,19 @@ def test_a_record_that_exists_is_left_alone(
     assert "nothing to do" in capsys.readouterr().out
     assert calls == []
     assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+
+
+@pytest.mark.parametrize("changes", [{"status": "failed: asked for"}, {"name": "other"}])
+def test_what_is_no_finished_record_of_the_run_does_not_pass_for_one(
+    places: run_record.Places,
+    notebook: Callable[[RunRecord | None], list[dict]],
+    changes: dict[str, str],
+) -> None:
+    path = _record(TINY, **changes).save(places.results)
+    path.rename(places.results / f"{_record(TINY).name}.json")
+    notebook(_record(TINY))
+    with pytest.raises(ValueError, match=r"holds .*; move or delete it"):
+        run_record.make_record("mini", TINY, places)
 
 
 @pytest.mark.parametrize(
@@ -393,6 +417,27 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing(
     done = _python(*more.command("--cores", "1", "--dry-run"))
     assert more.names[-1] in done.stdout
     assert len([line for line in done.stdout.splitlines() if "    output: " in line]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_record_made_by_another_process_during_the_sweep_is_left_alone(
+    tmp_path: Path, cache: Path
+) -> None:
+    sweep = Sweep(tmp_path, cache, [FAILING, TINY])
+    with subprocess.Popen(
+        [sys.executable, *sweep.command("--cores", "1")],
+        cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        while not list((tmp_path / "output").glob("*.log")):  # the first run has begun
+            assert process.poll() is None, process.communicate()[0]
+            time.sleep(0.05)
+        path = _record(TINY).save(tmp_path / "results")
+        before = path.read_bytes()
+        said, _ = process.communicate(timeout=400)
+    assert process.returncode != 0  # of the run that fails
+    assert path.read_bytes() == before, said
+    assert "nothing to do" in (tmp_path / "output" / f"{path.stem}.log").read_text()
 
 
 def test_a_setting_of_the_workflow_that_does_not_exist_is_refused(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def make_record(profile: str, parameters: dict[str, Any], places: Places) -> boo
     places.output.mkdir(parents=True, exist_ok=True)
     with FileLock(places.output / f".{config.name}.lock"):
         if path.is_file():
-            load_record(path)  # refuses what is no record
+            _check_finished(path, config)
             print(f"{path} exists; nothing to do")
             return True
         check_writable(places.results)  # before hours of work, not after them
@@ -146,6 +146,13 @@ def _free_gpus(folder: Path, count: int, wanted: int) -> dict[int, FileLock]:
         for lock in held.values():  # so that two runs with half of what they need do not block
             lock.release()
         time.sleep(1)
+
+
+def _check_finished(path: Path, config: RunConfig) -> None:
+    """Refuse a file that is no record, or that of another run or of a failed one."""
+    record = load_record(path)
+    if (record.name, record.status) != (config.name, "complete"):
+        raise ValueError(f"{path} holds {record.name}, {record.status}; move or delete it")
 
 
 def _fault(staged: Path, config: RunConfig) -> str | None:

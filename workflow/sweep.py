@@ -105,4 +105,8 @@ def _with_root(profile: str, parameters: dict[str, Any], root: Path) -> dict[str
     dataset = parameters.get("dataset", PROFILES[profile]["dataset"])
     if dataset == "parts":
         return dict(parameters)
-    return {**parameters, "root": str(Path(parameters.get("root") or root / dataset).resolve())}
+    # The notebook runs in a folder of its own.
+    resolved = {"root": str(Path(parameters.get("root") or root / dataset).resolve())}
+    if parameters.get("classes"):
+        resolved["classes"] = str(Path(parameters["classes"]).resolve())
+    return parameters | resolved

@@ -14,6 +14,7 @@ build/failed/ for --in-place, which never replaces a good notebook by a failed o
 import argparse
 import json
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -26,6 +27,7 @@ from typing import Any
 
 import papermill
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.paths import jupyter_runtime_dir
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
 
@@ -41,8 +43,12 @@ class FileKernelManager(AsyncKernelManager):
     """Talks to its kernel over socket files, not TCP ports.
 
     Free ports are found first and bound later; kernels started at the same time take them from each
-    other (papermill issue 511).
+    other (papermill issue 511). So do socket files of one name: each kernel has its own.
     """
+
+    @default("connection_file")
+    def _connection_file(self) -> str:
+        return str(Path(jupyter_runtime_dir()) / f"k{secrets.token_hex(4)}.json")
 
     @default("transport")
     def _transport(self) -> str:
@@ -227,8 +233,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"no notebook in {options.notebooks}")
             return 0
         given = dict(options.parameter)
-        with kernel_environment():
-            output_dir = ROOT / "build" / "failed" if options.in_place else options.output_dir
+        output_dir = ROOT / "build" / "failed" if options.in_place else options.output_dir
+        # The book's figures are those of the notebooks as they stand.
+        aside = {"PMMS_FIGURES": str(output_dir.resolve() / "figures")} if given else {}
+        with kernel_environment(aside):
             good = run(
                 notebooks,
                 given,

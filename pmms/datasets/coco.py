@@ -24,7 +24,7 @@ import torch
 
 from pmms.datasets.base import Sample, SegmentationDataset
 from pmms.datasets.coco_index import CocoIndex, coco_index, kept_coco_index, split_names
-from pmms.datasets.label_index import open_image
+from pmms.datasets.label_index import as_rgb, open_image
 from pmms.datasets.polygons import rle_mask
 from pmms.folds import COCO_CLASSES, MAX_CLASSES, VOID
 
@@ -121,7 +121,7 @@ class CocoInstances(SegmentationDataset):
                 f"says {width} x {height}; they must match"
                 + (" (its EXIF entry turns it: annotate the pixels as stored)" if turned else "")
             )
-        image = torch.from_numpy(np.array(photo.convert("RGB"))).permute(2, 0, 1).contiguous()
+        image = torch.from_numpy(np.array(as_rgb(photo, path))).permute(2, 0, 1).contiguous()
         return Sample(image, torch.from_numpy(self._paint(position)))
 
     def image_id(self, index: int) -> str:
@@ -175,9 +175,13 @@ class CocoInstances(SegmentationDataset):
         self._labels = np.where(index.crowd, np.uint8(VOID), self._classes)
         self._files = split_names(index.file_names)
         self._ids = [_plain(str(Path(file).with_suffix(""))) for file in self._files]
-        repeated, count = Counter(self._ids).most_common(1)[0]
+        repeated, count = Counter(self._files).most_common(1)[0]
         if count > 1:
             raise ValueError(f"{self.annotations} lists two photos by the name {repeated}")
+        times = Counter(self._ids)  # different names may be one when they are made plain
+        self._ids = [
+            f"{one}-{number}" if times[one] > 1 else one for number, one in enumerate(self._ids)
+        ]
 
     def _rows(self, index: int) -> slice:
         position = self._position(index)

@@ -32,6 +32,19 @@ class LabelIndex(NamedTuple):
     checksums: np.ndarray
 
 
+def as_rgb(image: Image.Image, path: Path | str) -> Image.Image:
+    """A photo with three channels of 8 bits.
+
+    Raises:
+        ValueError: 32 bits a pixel, whose range nobody knows.
+    """
+    if image.mode.startswith("I;16"):  # Pillow would cut all values above 255
+        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(f"{path} has 32 bits a pixel, of unknown range; save it with 8 bits")
+    return image.convert("RGB")
+
+
 def open_image(path: Path) -> Image.Image:
     """The decoded picture in the file's own mode.
 

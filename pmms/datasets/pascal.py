@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from pmms.datasets.base import Sample, SegmentationDataset
-from pmms.datasets.label_index import LabelIndex, label_index, open_image, open_labels
+from pmms.datasets.label_index import LabelIndex, as_rgb, label_index, open_image, open_labels
 from pmms.folds import PASCAL_CLASSES, VOID
 
 IMAGES = "JPEGImages"
@@ -81,13 +81,14 @@ class PascalVOC(SegmentationDataset):
 
     def __getitem__(self, index: int) -> Sample:
         position = self._position(index)
-        photo = open_image(self._image_path(position)).convert("RGB")
+        photo = as_rgb(open_image(self._image_path(position)), self._image_path(position))
         label_map = open_labels(self._label_path(position))
         if photo.size != label_map.size:
             raise ValueError(
                 f"{self._image_path(position)} has {photo.width} x {photo.height} pixels, but its "
                 f"label map {self._label_path(position)} has {label_map.width} x "
-                f"{label_map.height}; they must match"
+                f"{label_map.height}; they must match (an EXIF entry that turns a photo is not "
+                "applied: draw on the pixels as stored, or save the photo upright)"
             )
         image = torch.from_numpy(np.array(photo)).permute(2, 0, 1).contiguous()
         return Sample(image, self._checked_labels(position, label_map))
@@ -212,7 +213,11 @@ def _read_list(folder: Path, split: str) -> tuple[str, ...]:
         raise FileNotFoundError(
             f"there is no list {path}; split must be one of: {', '.join(found) or 'none is there'}"
         )
-    ids = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows puts a mark before
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 text ({error}); save it as UTF-8") from error
+    ids = [line.strip() for line in text.splitlines() if line.strip()]
     if not ids:
         raise ValueError(f"the list {path} is empty; expected one image id a line")
     malformed = next((i for i in ids if re.search(r"[\s/\\]", i)), None)

@@ -117,7 +117,8 @@ def prepare(
             say(_nothing_to_do(parts, root))
         if not keep_archives:
             for path in _left_over(parts, root):
-                path.unlink()
+                if given is None or not path.parent.samefile(given):
+                    path.unlink()
             if (root / DOWNLOADS).is_dir() and not os.listdir(root / DOWNLOADS):
                 (root / DOWNLOADS).rmdir()
     return bool(todo)
