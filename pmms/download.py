@@ -1,14 +1,11 @@
 """Downloading one large file over HTTPS so that it arrives whole, whatever happens on the way.
 
-What has arrived is kept in ``<name>.part`` with a note of where it came from, ``<name>.part.json``.
-A broken connection is taken up again from there (HTTP Range, RFC 9110 section 14), in the same call
-or in a later one. ``If-Range`` makes a server that has another version by now send all of it. A
-file gets its name only when its size and checksum are right.
+What has arrived is kept, see :mod:`pmms.arriving`. A broken connection is taken up again from there
+(HTTP Range, RFC 9110 section 14), in the same call or in a later one. ``If-Range`` makes a server
+that has another version by now send all of it.
 """
 
 import contextlib
-import errno
-import hashlib
 import http.client
 import json
 import re
@@ -20,20 +17,22 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pmms.addresses import check_address, opener
+from pmms.arriving import (
+    BLOCK,
+    ChecksumError,
+    DownloadError,
+    bytes_arrived,
+    bytes_bar,
+    finish,
+    full_disk_reported,
+    note_of,
+    part_of,
+    read_note,
+)
 from pmms.files import write_atomically
-from pmms.progress import progress_bar
 
-_BLOCK = 1 << 20
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """HTTP answers after which the same question may be answered well a little later."""
-
-
-class DownloadError(OSError):
-    """A file could not be had from any of its addresses."""
-
-
-class ChecksumError(DownloadError):
-    """A whole file arrived, but not the expected one."""
 
 
 class _CutError(Exception):
@@ -100,83 +99,18 @@ def download(
     for url in urls:
         try:
             _fetch(url, path, size, sha256, attempts, wait, timeout)
-            return _checked(_part(path), path, size, sha256)
+            return finish(path, size, sha256)
         except ChecksumError as error:
             wrong = True
             failures.append(f"{url}: {error}")
         except (_CutError, _RefusedError) as error:
             failures.append(f"{url}: {error}")
-    kept = _part(path).stat().st_size if _part(path).is_file() else 0
+    part = part_of(path)
+    kept = part.stat().st_size if part.is_file() else 0
     text = f"{path.name} could not be downloaded. " + "; ".join(failures)
     if kept:
-        text += f". {kept} bytes of it are kept in {_part(path)}, a new attempt goes on from there"
+        text += f". {kept} bytes of it are kept in {part}, a new attempt goes on from there"
     raise (ChecksumError if wrong else DownloadError)(text)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, 64 hexadecimal digits, with a progress bar."""
-    digest = hashlib.sha256()
-    bar = _bytes_bar(path.stat().st_size, f"checking {path.name}")
-    with bar, path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-            bar.update(len(block))
-    return digest.hexdigest()
-
-
-def verify(path: Path, *, size: int | None, sha256: str | None) -> str:
-    """SHA-256 of a file that must have this size and checksum, where they are known.
-
-    Raises:
-        ChecksumError: it has another; names the file, what was expected and what is there.
-    """
-    found = path.stat().st_size
-    if size is not None and found != size:
-        raise ChecksumError(f"{path} has {found} bytes, expected {size}")
-    digest = file_sha256(path)
-    if sha256 is not None and digest != sha256:
-        raise ChecksumError(f"{path} has the SHA-256 {digest}, expected {sha256}")
-    return digest
-
-
-def bytes_arrived(path: Path) -> int:
-    """How many bytes of the download to ``path`` are on the disk already."""
-    for candidate in (path, _part(path)):
-        if candidate.is_file():
-            return candidate.stat().st_size
-    return 0
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part")
-
-
-def _note(path: Path) -> Path:
-    return path.with_name(f"{path.name}.part.json")
-
-
-def _bytes_bar(total: int | None, title: str, *, initial: int = 0) -> Any:
-    bar = progress_bar(total or 0, title, unit="B", initial=initial)
-    bar.unit_scale = True
-    return bar
-
-
-def _checked(part: Path, path: Path, size: int | None, sha256: str | None) -> str:
-    """Give the finished part its name, or put it aside."""
-    try:
-        digest = verify(part, size=size, sha256=sha256)
-    except ChecksumError as error:
-        aside = path.with_name(f"{path.name}.wrong")
-        part.replace(aside)
-        _note(path).unlink(missing_ok=True)
-        text = str(error).replace(str(part), "what came")
-        raise ChecksumError(
-            f"{text}; it is kept as {aside} to look at, and the next call starts afresh"
-        ) from None
-    # First the note: a run killed between the two would leave it beside the file, for good.
-    _note(path).unlink(missing_ok=True)
-    part.replace(path)
-    return digest
 
 
 def _fetch(
@@ -205,11 +139,11 @@ def _fetch(
 
 def _attempt(url: str, path: Path, size: int | None, sha256: str | None, timeout: float) -> None:
     """One connection: what it brings is written behind what is there."""
-    part = _part(path)
+    part = part_of(path)
     offset = part.stat().st_size if part.is_file() else 0
     if size is not None and offset == size:
         return
-    note = _read_note(path)
+    note = read_note(path)
     version = note.get("version") if note.get("url") == url else None
     # Bytes of unknown version may only be continued where the checksum tells if that went wrong.
     if (not version and not sha256) or (size is not None and offset > size):
@@ -224,9 +158,9 @@ def _attempt(url: str, path: Path, size: int | None, sha256: str | None, timeout
         total = size if answer.total is None else answer.total
         if offset and answer.start == total:
             return
-        with _full_disk_reported(part):
+        with full_disk_reported(part):
             write_atomically(
-                _note(path), json.dumps({"url": url, "version": answer.version}).encode()
+                note_of(path), json.dumps({"url": url, "version": answer.version}).encode()
             )
             _receive(stream, part, start=answer.start, total=total, title=path.name)
 
@@ -274,7 +208,7 @@ def _read_answer(stream: Any, offset: int) -> _Answer | None:
 
 def _receive(stream: Any, part: Path, *, start: int, total: int | None, title: str) -> None:
     position = start
-    bar = _bytes_bar(total, title, initial=start)
+    bar = bytes_bar(total, title, initial=start)
     with bar, part.open("ab" if start else "wb", buffering=0) as file:
         for block in _blocks(stream):
             view = memoryview(block)
@@ -290,33 +224,9 @@ def _receive(stream: Any, part: Path, *, start: int, total: int | None, title: s
 def _blocks(stream: Any) -> Iterator[bytes]:
     while True:
         try:
-            block = stream.read1(_BLOCK)
+            block = stream.read1(BLOCK)
         except (OSError, http.client.HTTPException) as error:
             raise _CutError(str(error) or type(error).__name__) from error
         if not block:
             return
         yield block
-
-
-@contextlib.contextmanager
-def _full_disk_reported(part: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        kept = part.stat().st_size if part.is_file() else 0
-        raise OSError(
-            error.errno,
-            f"the disk is full; {kept} bytes are kept, make room and start again to go on from "
-            "there",
-            str(part),
-        ) from error
-
-
-def _read_note(path: Path) -> dict[str, Any]:
-    try:
-        note = json.loads(_note(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return note if isinstance(note, dict) else {}

@@ -12,8 +12,9 @@ import pytest
 
 import pmms
 from pmms.addresses import check_address
+from pmms.arriving import DownloadError
 from pmms.datasets.sources import COCO, PASCAL, Source
-from pmms.download import DownloadError, download
+from pmms.download import download
 
 PACKAGE = Path(pmms.__file__).parent
 SOURCES = (*PASCAL, *COCO.values())

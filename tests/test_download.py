@@ -16,7 +16,8 @@ import pytest
 from faulty_server import Faults, serving
 
 from pmms import download as module
-from pmms.download import ChecksumError, DownloadError, bytes_arrived, download, verify
+from pmms.arriving import ChecksumError, DownloadError, bytes_arrived, verify
+from pmms.download import download
 
 CONTENT = random.Random(0).randbytes(700_001)
 SUM = hashlib.sha256(CONTENT).hexdigest()

@@ -20,6 +20,7 @@ from faulty_server import Faults, serving
 from PIL import Image
 from test_archives import make_tar, tree
 
+from pmms.arriving import ChecksumError, DownloadError
 from pmms.datasets import sources as published
 from pmms.datasets.coco import CocoInstances
 from pmms.datasets.pascal import PascalVOC
@@ -29,7 +30,6 @@ from pmms.datasets.prepare_coco import prepare_coco
 from pmms.datasets.prepare_pascal import VOC_FOLDER, prepare_pascal
 from pmms.datasets.sbd import labels_digest
 from pmms.datasets.sources import COCO, LISTS, PASCAL, SBD, VOC, Source
-from pmms.download import ChecksumError, DownloadError
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 Usage = namedtuple("Usage", "total used free")

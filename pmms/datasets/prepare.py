@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 from filelock import FileLock, Timeout
 
 from pmms.addresses import check_address
+from pmms.arriving import ChecksumError, DownloadError, verify
 from pmms.datasets.prepare_plan import DOWNLOADS, Say, check_room, plan, size_text
 from pmms.datasets.sources import Source, in_folder, mirrored
-from pmms.download import ChecksumError, DownloadError, download, verify
+from pmms.download import download
 from pmms.files import write_atomically
 
 INDEX = "prepared.json"

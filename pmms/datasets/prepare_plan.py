@@ -4,8 +4,8 @@ import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from pmms.arriving import bytes_arrived
 from pmms.datasets.sources import Source, in_folder
-from pmms.download import bytes_arrived
 
 DOWNLOADS = "downloads"
 _ROOM = 1.03
